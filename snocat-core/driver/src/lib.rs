@@ -1,0 +1,1 @@
+//! snocat-core/driver

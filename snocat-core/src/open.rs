@@ -1,0 +1,189 @@
+//! How a stream starts: the opener's header and the acceptor's answer (Protocol.md, "Streams").
+//!
+//! Both are blocks with their length in front, read without touching the payload behind them. The payload
+//! never waits for the answer; a refused stream's payload is discarded by whoever carries it.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+use crate::code::{Code, Refusal};
+use crate::route::RouteAddress;
+use crate::wire::{DecodeError, Prefixed, Reader, put_bytes, put_varint};
+
+/// The most bytes of a header block, without its length.
+pub const MAX_HEADER: usize = 4096;
+/// The most bytes of an answer block, without its length.
+pub const MAX_ANSWER: usize = 1024;
+
+/// Metadata: the visitor's socket address as text. Even, so a peer may skip it.
+const VISITOR: u64 = 0x02;
+
+/// What kind of stream it is: a varint. Unknown ones are carried here, and refused by `route`.
+#[derive(Copy, Clone, Eq, PartialEq, Ord, PartialOrd, Hash, Debug)]
+pub struct Kind(u64);
+
+impl Kind {
+    /// A stream that is connected to the target of its route address.
+    pub const FORWARD: Self = Self(0x01);
+
+    /// The kind with this number. Bits above the 62 of a varint are dropped.
+    pub const fn new(value: u64) -> Self {
+        Self(value & crate::wire::MAX_VARINT)
+    }
+
+    /// The number on the wire, below 2^62.
+    pub const fn value(self) -> u64 {
+        self.0
+    }
+}
+
+/// What the opener of a stream says first.
+#[derive(Clone, Eq, PartialEq, Debug)]
+pub struct Header {
+    /// What kind of stream it is.
+    pub kind: Kind,
+    /// Where it wants to go.
+    pub address: RouteAddress,
+    /// Who visits, as the opener saw it: for logs, not for decisions.
+    pub visitor: Option<SocketAddr>,
+}
+
+impl Header {
+    /// The header of a stream to the target `address`, without metadata.
+    pub fn forward(address: RouteAddress) -> Self {
+        Self { kind: Kind::FORWARD, address, visitor: None }
+    }
+
+    /// The block with its length.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut block = Vec::new();
+        put_varint(&mut block, self.kind.value());
+        put_bytes(&mut block, self.address.as_str().as_bytes());
+        if let Some(visitor) = self.visitor {
+            put_varint(&mut block, VISITOR);
+            put_bytes(&mut block, visitor.to_string().as_bytes());
+        }
+        with_length(&block)
+    }
+
+    fn decode(block: &[u8]) -> Result<Self, Refusal> {
+        let mut reader = Reader::new(block);
+        let kind = Kind::new(reader.varint()?);
+        let address = reader.bytes(block.len())?;
+        let address = str::from_utf8(address)
+            .map_err(|_| Refusal::new(Code::ADDRESS_INVALID, "a route address is UTF-8"))?
+            .parse()
+            .map_err(|error| Refusal::new(Code::ADDRESS_INVALID, format!("{error}")))?;
+        let mut header = Self { kind, address, visitor: None };
+        let mut keys = BTreeSet::new();
+        while !reader.is_empty() {
+            let key = reader.varint()?;
+            let value = reader.bytes(block.len())?;
+            if !keys.insert(key) {
+                return Err(DecodeError::Invalid("a metadata key stands twice in a header").into());
+            }
+            match key {
+                VISITOR => header.visitor = str::from_utf8(value).ok().and_then(|text| text.parse().ok()),
+                _ if key & 1 == 1 => {
+                    let text = format!("metadata {key:#x} must be understood, and is not known here");
+                    return Err(Refusal::new(Code::METADATA_UNKNOWN, text));
+                }
+                _ => {}
+            }
+        }
+        Ok(header)
+    }
+}
+
+/// Reads the header at the start of a stream.
+#[derive(Debug)]
+pub struct HeaderDecoder(Prefixed);
+
+impl HeaderDecoder {
+    /// A decoder for headers of 1 to `max` bytes without their length; [`MAX_HEADER`] is what peers expect.
+    pub fn new(max: usize) -> Self {
+        Self(Prefixed::new(max))
+    }
+
+    /// How many bytes may be read next: at least 1, and 0 once [`Self::push`] gave a header or an error.
+    pub fn wants(&self) -> usize {
+        self.0.wants()
+    }
+
+    /// Takes in at most [`Self::wants`] bytes, and gives the header once it is complete.
+    ///
+    /// # Errors
+    /// What to answer: `protocol`, `address-invalid` or `metadata-unknown`.
+    pub fn push(&mut self, bytes: &[u8]) -> Result<Option<Header>, Refusal> {
+        self.0.push(bytes)?.map(|block| Header::decode(&block)).transpose()
+    }
+}
+
+/// What the acceptor of a stream says first.
+#[derive(Clone, Eq, PartialEq, Debug)]
+pub enum Answer {
+    /// The target is connected; what follows is its payload.
+    Accepted,
+    /// There will be no payload.
+    Refused(Refusal),
+}
+
+impl Answer {
+    /// The block with its length. A refusal with the code `none` is sent as `internal`.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut block = Vec::new();
+        match self {
+            Self::Accepted => put_varint(&mut block, Code::NONE.value()),
+            Self::Refused(refusal) => {
+                let (code, text) = refusal.to_wire();
+                put_varint(&mut block, code.value());
+                put_bytes(&mut block, text.as_bytes());
+            }
+        }
+        with_length(&block)
+    }
+
+    fn decode(block: &[u8]) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(block);
+        match Code::new(reader.varint()?) {
+            Code::NONE => Ok(Self::Accepted),
+            code => Ok(Self::Refused(Refusal::new(code, reader.text(block.len())?))),
+        }
+    }
+}
+
+/// Reads the answer at the start of a stream's other direction.
+#[derive(Debug)]
+pub struct AnswerDecoder(Prefixed);
+
+impl Default for AnswerDecoder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl AnswerDecoder {
+    /// A decoder for answers of 1 to [`MAX_ANSWER`] bytes without their length.
+    pub fn new() -> Self {
+        Self(Prefixed::new(MAX_ANSWER))
+    }
+
+    /// How many bytes may be read next: at least 1, and 0 once [`Self::push`] gave an answer or an error.
+    pub fn wants(&self) -> usize {
+        self.0.wants()
+    }
+
+    /// Takes in at most [`Self::wants`] bytes, and gives the answer once it is complete.
+    ///
+    /// # Errors
+    /// What to reset the stream with (`protocol`): the acceptor's answer is not one.
+    pub fn push(&mut self, bytes: &[u8]) -> Result<Option<Answer>, Refusal> {
+        Ok(self.0.push(bytes)?.map(|block| Answer::decode(&block)).transpose()?)
+    }
+}
+
+fn with_length(block: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(block.len() + 2);
+    put_bytes(&mut out, block);
+    out
+}

@@ -1,0 +1,338 @@
+//! Stream 0: the exchange of the authentication, then control frames (Protocol.md, "Stream 0").
+//!
+//! Control frames that arrive before the outcome wait unread; those this side wants to send wait for its own
+//! turn: after the offer on the connecting side, after the outcome on the listening side.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use bytes::Bytes;
+use quinn_proto::{Connection, Dir, ReadError, StreamEvent, WriteError};
+
+use super::{BindingId, Event, Phase, Role, Ticket, Tunnel, TunnelError};
+use crate::auth::{self, Attributes, ConnectingStep, EXPORTER_LABEL, ListeningStep, TunnelName};
+use crate::code::{Code, Refusal};
+use crate::route::RouteAddress;
+use crate::wire::{self, Bind, Bound, Frame, FrameDecoder};
+
+/// Bytes of control frames that wait for a peer which does not read them.
+const UNSENT: usize = 64 * 1024;
+
+/// Stream 0 as one side sees it.
+#[derive(Debug)]
+pub(super) struct Control {
+    stream: Option<quinn_proto::StreamId>,
+    decoder: FrameDecoder,
+    /// Bytes read so far; a stranger may send few.
+    received: u64,
+    /// Control frames that came before the outcome.
+    early: VecDeque<Frame>,
+    /// Control frames that wait for their turn.
+    held: Vec<Vec<u8>>,
+    unsent: VecDeque<Bytes>,
+    next_binding: u64,
+    /// Requests of this side that wait for an answer.
+    asked: BTreeSet<u64>,
+    /// Requests of the peer that wait for an answer.
+    to_answer: BTreeSet<u64>,
+    /// How many the peer has made.
+    peer_bindings: usize,
+}
+
+impl Control {
+    pub(super) fn new(max_frame: usize) -> Self {
+        Self {
+            stream: None,
+            decoder: FrameDecoder::new(max_frame),
+            received: 0,
+            early: VecDeque::new(),
+            held: Vec::new(),
+            unsent: VecDeque::new(),
+            next_binding: 0,
+            asked: BTreeSet::new(),
+            to_answer: BTreeSet::new(),
+            peer_bindings: 0,
+        }
+    }
+
+    pub(super) fn is(&self, id: quinn_proto::StreamId) -> bool {
+        self.stream == Some(id)
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.stream.is_some()
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.early.clear();
+        self.held.clear();
+        self.unsent.clear();
+    }
+}
+
+impl Tunnel {
+    /// Asks the peer to listen on `port` (0 for any) and to send what arrives there through this tunnel, to
+    /// `address`. [`Event::BindingAnswered`] follows.
+    ///
+    /// Before the tunnel is established the request waits; on the connecting side it travels together with the
+    /// credentials.
+    ///
+    /// # Errors
+    /// [`TunnelError::TooManyBindings`] and [`TunnelError::Closed`].
+    pub fn request_binding(
+        &mut self,
+        now: Instant,
+        port: u16,
+        address: &RouteAddress,
+    ) -> Result<BindingId, TunnelError> {
+        if self.is_closed() {
+            return Err(TunnelError::Closed);
+        }
+        let id = self.control.next_binding;
+        if id >= self.limits.bindings as u64 {
+            return Err(TunnelError::TooManyBindings);
+        }
+        self.touch(now);
+        self.control.next_binding += 1;
+        self.control.asked.insert(id);
+        self.send_control(&wire::Control::Bind(Bind { id, port, address: address.clone() }));
+        Ok(BindingId(id))
+    }
+
+    /// Answers [`Event::BindingRequested`]: where this side listens, or why it does not.
+    ///
+    /// # Errors
+    /// [`TunnelError::StaleBinding`] if no such request waits.
+    pub fn answer_binding(
+        &mut self,
+        now: Instant,
+        binding: BindingId,
+        result: Result<Vec<SocketAddr>, Refusal>,
+    ) -> Result<(), TunnelError> {
+        if !self.is_established() || !self.control.to_answer.remove(&binding.0) {
+            return Err(TunnelError::StaleBinding);
+        }
+        self.touch(now);
+        self.send_control(&wire::Control::Bound(Bound { id: binding.0, result }));
+        Ok(())
+    }
+
+    /// The connecting side's part that travels with the end of its handshake.
+    pub(super) fn begin_authentication(&mut self) {
+        let Some(stream) = self.connection.streams().open(Dir::Bi) else {
+            return self.close_with(Refusal::new(Code::PROTOCOL, "the peer allows no streams"));
+        };
+        self.adopt_stream_0(stream);
+        let offer = match &mut self.phase {
+            Phase::Authenticating(Role::Connecting { machine, .. }) => {
+                machine.start(&|context| export(&self.connection, context))
+            }
+            _ => return,
+        };
+        match offer {
+            Ok(offer) => {
+                self.queue(offer);
+                self.release_held();
+            }
+            Err(refusal) => self.close_with(refusal),
+        }
+    }
+
+    /// The peer's first stream is stream 0.
+    pub(super) fn adopt_stream_0(&mut self, stream: quinn_proto::StreamId) {
+        self.control.stream = Some(stream);
+        // What the tunnel says about itself goes before everything that its streams carry.
+        let _only_fails_on_closed_streams = self.connection.send_stream(stream).set_priority(i32::MAX);
+    }
+
+    pub(super) fn send_outcome(&mut self, name: TunnelName, attributes: Attributes) {
+        let result = match &mut self.phase {
+            Phase::Authenticating(Role::Listening { machine, .. }) => {
+                machine.accept(name, attributes, &|context| export(&self.connection, context))
+            }
+            _ => return,
+        };
+        match result {
+            Ok((frame, outcome)) => {
+                self.queue(frame);
+                self.now_established(outcome);
+            }
+            Err(refusal) => self.close_with(refusal),
+        }
+    }
+
+    pub(super) fn control_event(&mut self, event: &StreamEvent) {
+        match event {
+            StreamEvent::Readable { .. } => self.read_control(),
+            StreamEvent::Writable { .. } => self.flush_control(),
+            _ => self.stream_0_ended(),
+        }
+    }
+
+    pub(super) fn read_control(&mut self) {
+        let Some(stream) = self.control.stream else { return };
+        loop {
+            let mut ended = false;
+            let mut chunk = None;
+            {
+                let mut receiver = self.connection.recv_stream(stream);
+                let Ok(mut chunks) = receiver.read(true) else { return self.stream_0_ended() };
+                match chunks.next(self.limits.frame_bytes) {
+                    Ok(Some(next)) => chunk = Some(next.bytes),
+                    Ok(None) | Err(ReadError::Reset(_)) => ended = true,
+                    Err(ReadError::Blocked) => {}
+                }
+                self.transmit_due |= chunks.finalize().should_transmit();
+            }
+            if ended {
+                return self.stream_0_ended();
+            }
+            let Some(chunk) = chunk else { return };
+            self.control.received += chunk.len() as u64;
+            if self.is_stranger() && self.control.received > u64::from(self.limits.early_bytes) {
+                return self.close_with(Refusal::new(Code::LIMIT, "too many bytes before authentication"));
+            }
+            self.control.decoder.push(&chunk);
+            loop {
+                match self.control.decoder.next() {
+                    Ok(Some(frame)) => self.frame(frame),
+                    Ok(None) => break,
+                    Err(error) => return self.close_with(error.into()),
+                }
+                if self.is_closed() {
+                    return;
+                }
+            }
+        }
+    }
+
+    fn frame(&mut self, frame: Frame) {
+        if frame.is_authentication() {
+            self.authentication_frame(&frame);
+        } else if self.is_established() {
+            self.control_frame(&frame);
+        } else if self.control.received > u64::from(self.limits.early_bytes) {
+            self.close_with(Refusal::new(Code::LIMIT, "too many bytes before the outcome"));
+        } else {
+            self.control.early.push_back(frame);
+        }
+    }
+
+    fn authentication_frame(&mut self, frame: &Frame) {
+        let connection = &self.connection;
+        let exporter: auth::Exporter<'_> = &|context| export(connection, context);
+        match &mut self.phase {
+            Phase::Authenticating(Role::Connecting { machine, .. }) => match machine.handle(frame, exporter) {
+                Ok(ConnectingStep::Send(bytes)) => self.queue(bytes),
+                Ok(ConnectingStep::Done(outcome)) => self.now_established(outcome),
+                Err(refusal) => self.close_with(refusal),
+            },
+            Phase::Authenticating(Role::Listening { machine, waiting, .. }) => {
+                match machine.handle(frame, exporter) {
+                    Ok(ListeningStep::Send(bytes)) => self.queue(bytes),
+                    Ok(ListeningStep::Decide { send, claim }) => {
+                        *waiting = Some(claim.clone());
+                        let ticket = Ticket(self.next_ticket);
+                        self.next_ticket += 1;
+                        self.queue(send);
+                        self.events.push_back(Event::AuthRequested { ticket, claim });
+                    }
+                    Err(refusal) => self.close_with(refusal),
+                }
+            }
+            _ => self.close_with(Refusal::new(Code::PROTOCOL, "authentication frame out of turn")),
+        }
+    }
+
+    fn now_established(&mut self, outcome: auth::Outcome) {
+        self.established(outcome);
+        self.release_held();
+        for frame in std::mem::take(&mut self.control.early) {
+            self.control_frame(&frame);
+        }
+    }
+
+    fn control_frame(&mut self, frame: &Frame) {
+        match wire::Control::decode(frame) {
+            Ok(Some(wire::Control::Bind(bind))) => self.bind_requested(bind),
+            Ok(Some(wire::Control::Bound(bound))) => {
+                if self.control.asked.remove(&bound.id) {
+                    let (binding, result) = (BindingId(bound.id), bound.result);
+                    self.events.push_back(Event::BindingAnswered { binding, result });
+                } else {
+                    self.close_with(Refusal::new(Code::PROTOCOL, "answer to a binding nobody asked for"));
+                }
+            }
+            Ok(None) => tracing::debug!(tunnel = %self.id, kind = frame.kind, "skipped an unknown frame"),
+            Err(error) => self.close_with(error.into()),
+        }
+    }
+
+    fn bind_requested(&mut self, bind: Bind) {
+        let Bind { id, port, address } = bind;
+        if self.control.peer_bindings >= self.limits.bindings {
+            let refusal = Refusal::new(Code::LIMIT, "no more bindings in one tunnel");
+            self.send_control(&wire::Control::Bound(Bound { id, result: Err(refusal) }));
+        } else if self.control.to_answer.insert(id) {
+            self.control.peer_bindings += 1;
+            self.events.push_back(Event::BindingRequested { binding: BindingId(id), port, address });
+        } else {
+            self.close_with(Refusal::new(Code::PROTOCOL, "one binding id twice"));
+        }
+    }
+
+    fn send_control(&mut self, frame: &wire::Control) {
+        let bytes = frame.encode();
+        let offered = matches!(self.phase, Phase::Authenticating(Role::Connecting { .. }));
+        if self.is_established() || offered && self.control.is_open() {
+            self.queue(bytes);
+        } else {
+            self.control.held.push(bytes);
+        }
+    }
+
+    fn release_held(&mut self) {
+        for bytes in std::mem::take(&mut self.control.held) {
+            self.queue(bytes);
+        }
+    }
+
+    fn queue(&mut self, bytes: Vec<u8>) {
+        if !bytes.is_empty() {
+            self.control.unsent.push_back(bytes.into());
+            self.flush_control();
+        }
+    }
+
+    fn flush_control(&mut self) {
+        let Some(stream) = self.control.stream else { return };
+        while let Some(front) = self.control.unsent.front_mut() {
+            match self.connection.send_stream(stream).write_chunks(std::slice::from_mut(front)) {
+                Ok(_) if front.is_empty() => drop(self.control.unsent.pop_front()),
+                Ok(_) => {}
+                Err(WriteError::Blocked) => break,
+                Err(_) => return self.stream_0_ended(),
+            }
+        }
+        if self.control.unsent.iter().map(Bytes::len).sum::<usize>() > UNSENT {
+            self.close_with(Refusal::new(Code::LIMIT, "the peer does not read stream 0"));
+        }
+    }
+
+    fn stream_0_ended(&mut self) {
+        self.close_with(Refusal::new(Code::PROTOCOL, "stream 0 has ended"));
+    }
+
+    /// Whether the peer has still to prove who it is. The connecting side knows its peer from the handshake.
+    fn is_stranger(&self) -> bool {
+        matches!(self.phase, Phase::Handshake(Role::Listening { .. }) | Phase::Authenticating(Role::Listening { .. }))
+    }
+}
+
+/// Keying material of this connection alone, for this context.
+fn export(connection: &Connection, context: &[u8; 32]) -> Option<[u8; 32]> {
+    let mut material = [0; 32];
+    connection.crypto_session().export_keying_material(&mut material, EXPORTER_LABEL, context).ok()?;
+    Some(material)
+}
