@@ -1,7 +1,7 @@
 //! The one table of codes, and [`Refusal`]: a code with a short text for people.
 //!
 //! The same numbers stand in answer frames, in RESET_STREAM and STOP_SENDING and in CONNECTION_CLOSE, so that
-//! whatever ends says why in the same words. Protocol.md, "Codes", holds the same table; a test compares them.
+//! whatever ends says why in the same words. Protocol.md, "Codes", holds the same table, and a test compares.
 
 use std::fmt;
 
@@ -45,7 +45,7 @@ codes! {
     ADDRESS_INVALID = 0x21, "address-invalid", "the route address cannot be understood";
     NOT_ALLOWED = 0x22, "not-allowed", "the policy does not allow this target";
     TARGET_REFUSED = 0x23, "target-refused", "the target refused the connection";
-    TARGET_UNREACHABLE = 0x24, "target-unreachable", "the target cannot be reached or its name not be resolved";
+    TARGET_UNREACHABLE = 0x24, "target-unreachable", "the target cannot be reached, or not be resolved";
     TARGET_TIMEOUT = 0x25, "target-timeout", "the target did not answer in time";
     METADATA_UNKNOWN = 0x26, "metadata-unknown", "metadata that must be understood is unknown";
     BUSY = 0x27, "busy", "out of descriptors or of something similar";
@@ -112,7 +112,7 @@ impl Refusal {
     /// The most bytes of text that travel.
     pub const MAX_TEXT: usize = 256;
 
-    /// A refusal with this code and text; the text is cut at [`Self::MAX_TEXT`] bytes, between two characters.
+    /// A refusal with this code and text, which is cut at [`Self::MAX_TEXT`] bytes, between two characters.
     pub fn new(code: Code, text: impl Into<String>) -> Self {
         let mut text = text.into();
         text.truncate(cut(&text, Self::MAX_TEXT).len());
@@ -156,4 +156,64 @@ impl fmt::Display for Escaped<'_> {
 pub(crate) fn cut(text: &str, max: usize) -> &str {
     let end = (0..=max.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
     end.and_then(|end| text.get(..end)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use quickcheck::quickcheck;
+
+    use super::*;
+
+    #[test]
+    fn the_table_has_an_order_and_no_two_of_a_name() {
+        assert!(Code::TABLE.is_sorted_by(|a, b| a.0 < b.0));
+        let names: std::collections::BTreeSet<_> = Code::TABLE.iter().map(|(_, name, _)| name).collect();
+        assert_eq!(names.len(), Code::TABLE.len());
+    }
+
+    /// Rows of the form `| 0x00 | none | accepted, or a clean end |`.
+    #[test]
+    fn the_table_is_the_one_of_the_text() {
+        let text = include_str!("../../docs/Protocol.md");
+        let rows: Vec<_> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("| 0x")?.strip_suffix(" |")?.split_once(" | `"))
+            .filter_map(|(value, rest)| Some((value, rest.split_once("` | ")?)))
+            .map(|(value, (name, meaning))| {
+                (Code::new(u64::from_str_radix(value, 16).unwrap()), name, meaning)
+            })
+            .filter(|(_, name, _)| name.chars().all(|character| character.is_lowercase() || character == '-'))
+            .collect();
+        assert_eq!(rows, Code::TABLE);
+    }
+
+    #[test]
+    fn display() {
+        assert_eq!(Code::LOST_RACE.to_string(), "lost-race");
+        assert_eq!(Code::new(0x7777).to_string(), "code 0x7777");
+        assert_eq!(Code::new(u64::MAX).value(), (1 << 62) - 1);
+        assert_eq!(Code::BUSY.meaning(), Some("out of descriptors or of something similar"));
+        assert_eq!(Refusal::new(Code::BUSY, "").to_string(), "busy");
+        let refusal = Refusal::new(Code::BUSY, "it's \"full\"\r\n\u{1b}[2J\u{202e}");
+        assert_eq!(refusal.to_string(), "it's \"full\"\\r\\n\\u{1b}[2J\\u{202e} (busy)");
+    }
+
+    #[test]
+    fn a_text_is_cut_between_characters() {
+        assert_eq!(Refusal::new(Code::BUSY, "ä".repeat(200)).text, "ä".repeat(128));
+        assert_eq!(Refusal::new(Code::BUSY, format!("a{}", "ä".repeat(200))).text.len(), 255);
+        let long = Refusal { code: Code::NONE, text: "a".repeat(300) };
+        assert_eq!(long.to_wire(), (Code::INTERNAL, "a".repeat(256).as_str()));
+    }
+
+    quickcheck! {
+        fn a_text_is_kept_as_far_as_it_fits(text: String) -> bool {
+            let kept = Refusal::new(Code::BUSY, text.as_str()).text;
+            text.starts_with(&kept) && kept.len() <= 256 && (kept == text || kept.len() > 252)
+        }
+
+        fn nothing_shown_controls_a_terminal(text: String) -> bool {
+            !Refusal::new(Code::BUSY, text).to_string().chars().any(char::is_control)
+        }
+    }
 }

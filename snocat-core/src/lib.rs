@@ -64,6 +64,9 @@
 //! }
 //! ```
 
+// What there is to say goes to `tracing`.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 pub mod auth;
 mod code;
 mod endpoint;
@@ -78,12 +81,12 @@ pub mod wire;
 
 pub use code::{Code, Escaped, Refusal};
 pub use endpoint::{
-    ConnectConfig, ConnectError, Datagram, Endpoint, EndpointConfig, EndpointEvent, ListenConfig, TunnelEvent,
-    TunnelId,
+    ConnectConfig, ConnectError, Datagram, Endpoint, EndpointConfig, EndpointEvent, ListenConfig,
+    TunnelEvent, TunnelId,
 };
 pub use limits::Limits;
 pub use node::Node;
 pub use tunnel::{
-    ALPN, BindingId, CloseReason, ClosedBy, Event, OpenError, ReadError, ReadStatus, StreamId, Ticket, Tunnel,
-    TunnelError, WriteError,
+    ALPN, BindingId, CloseReason, ClosedBy, Event, OpenError, ReadError, ReadStatus, StreamId, Ticket,
+    Tunnel, TunnelError, WriteError,
 };

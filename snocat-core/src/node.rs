@@ -152,7 +152,8 @@ impl Node {
             return Some(transmit);
         }
         while let Some(&id) = self.sending.front() {
-            let transmit = self.entry(id).and_then(|entry| entry.tunnel.poll_transmit(now, max_datagrams, buffer));
+            let transmit =
+                self.entry(id).and_then(|entry| entry.tunnel.poll_transmit(now, max_datagrams, buffer));
             if transmit.is_some() {
                 return transmit;
             }

@@ -187,3 +187,109 @@ fn with_length(block: &[u8]) -> Vec<u8> {
     put_bytes(&mut out, block);
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use quickcheck::quickcheck;
+
+    use super::*;
+    use crate::wire::testing::{feed, plain};
+
+    fn header(bytes: &[u8], lengths: &[u8]) -> (Option<Result<Header, Refusal>>, usize) {
+        let mut decoder = HeaderDecoder::new(MAX_HEADER);
+        feed(bytes, lengths, |piece| {
+            let result = piece.and_then(|piece| decoder.push(piece).transpose());
+            (decoder.wants(), result)
+        })
+    }
+
+    fn answer(bytes: &[u8], lengths: &[u8]) -> (Option<Result<Answer, Refusal>>, usize) {
+        let mut decoder = AnswerDecoder::new();
+        feed(bytes, lengths, |piece| {
+            let result = piece.and_then(|piece| decoder.push(piece).transpose());
+            (decoder.wants(), result)
+        })
+    }
+
+    /// What a header of kind 1 to `/x` with this metadata gives.
+    fn metadata(metadata: &[u8]) -> Result<Option<SocketAddr>, Code> {
+        let bytes = with_length(&[b"\x01\x02/x", metadata].concat());
+        header(&bytes, &[]).0.unwrap().map(|header| header.visitor).map_err(|refusal| refusal.code)
+    }
+
+    #[test]
+    fn what_metadata_may_be() {
+        assert_eq!(metadata(b""), Ok(None));
+        assert_eq!(metadata(b"\x02\x0b127.0.0.1:5"), Ok("127.0.0.1:5".parse().ok()));
+        assert_eq!(metadata(b"\x02\x03odd"), Ok(None), "a visitor that is not understood");
+        assert_eq!(metadata(b"\x02\x01\xff\x04\x00"), Ok(None), "and an unknown key that may be skipped");
+        assert_eq!(metadata(b"\x03\x00"), Err(Code::METADATA_UNKNOWN));
+        assert_eq!(metadata(b"\x04\x00\x04\x00"), Err(Code::PROTOCOL));
+        assert_eq!(metadata(b"\x02\x00\x02\x0b127.0.0.1:5"), Err(Code::PROTOCOL));
+        assert_eq!(metadata(b"\x02\x05a"), Err(Code::PROTOCOL));
+        assert_eq!(metadata(b"\x02"), Err(Code::PROTOCOL));
+    }
+
+    #[test]
+    fn addresses_that_are_none() {
+        for block in [&b"\x01\x00"[..], b"\x01\x01x", b"\x01\x02/\xff", b"\x01\x03/a\\"] {
+            let refusal = header(&with_length(block), &[]).0.unwrap().unwrap_err();
+            assert_eq!(refusal.code, Code::ADDRESS_INVALID, "{block:?}");
+        }
+        let refusal = header(&with_length(b"\x01\x05/x"), &[]).0.unwrap().unwrap_err();
+        assert_eq!(refusal.code, Code::PROTOCOL);
+    }
+
+    #[test]
+    fn lengths_are_checked_at_once() {
+        assert_eq!(header(&[0x50, 0x01], &[]).0.unwrap().unwrap_err().code, Code::PROTOCOL);
+        assert_eq!(header(&[0x00], &[]).0.unwrap().unwrap_err().code, Code::PROTOCOL);
+        assert_eq!(answer(&[0x44, 0x01], &[]).0.unwrap().unwrap_err().code, Code::PROTOCOL);
+        assert_eq!(header(&[0x50, 0x00], &[]), (None, 2), "4096 is allowed");
+    }
+
+    #[test]
+    fn answers() {
+        assert_eq!(Answer::Accepted.encode(), [1, 0]);
+        let growing = answer(&[3, 0, 9, 9, b'p'], &[]);
+        assert_eq!(growing, (Some(Ok(Answer::Accepted)), 4), "what a newer peer adds is ignored");
+        let none = Answer::Refused(Refusal::new(Code::NONE, "odd")).encode();
+        assert_eq!(answer(&none, &[]).0, Some(Ok(Answer::Refused(Refusal::new(Code::INTERNAL, "odd")))));
+    }
+
+    #[test]
+    fn the_largest_header_fits() {
+        let address = RouteAddress::new(["x".repeat(RouteAddress::MAX_TEXT - 1)]).unwrap();
+        let visitor = "[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff%4294967295]:65535".parse().ok();
+        let sent = Header { kind: Kind::new(u64::MAX), address, visitor };
+        assert_eq!(header(&sent.encode(), &[]).0, Some(Ok(sent)));
+    }
+
+    quickcheck! {
+        fn headers_round_trip_in_any_split(
+            kind: u64, address: RouteAddress, visitor: Option<SocketAddr>, behind: Vec<u8>, lengths: Vec<u8>
+        ) -> bool {
+            let sent = Header { kind: Kind::new(kind), address, visitor: visitor.map(plain) };
+            let bytes = sent.encode();
+            header(&[&bytes[..], &behind].concat(), &lengths) == (Some(Ok(sent)), bytes.len())
+        }
+
+        fn answers_round_trip_in_any_split(
+            refusal: Option<Refusal>, behind: Vec<u8>, lengths: Vec<u8>
+        ) -> bool {
+            let sent = refusal.map_or(Answer::Accepted, Answer::Refused);
+            let bytes = sent.encode();
+            answer(&[&bytes[..], &behind].concat(), &lengths) == (Some(Ok(sent)), bytes.len())
+        }
+
+        fn any_bytes_in_any_split_give_the_same(bytes: Vec<u8>, lengths: Vec<u8>) -> bool {
+            header(&bytes, &lengths) == header(&bytes, &[]) && answer(&bytes, &lengths) == answer(&bytes, &[])
+        }
+
+        /// The same with a length that fits, so that the fields get their share of noise.
+        fn any_block_in_any_split_gives_the_same(block: Vec<u8>, lengths: Vec<u8>) -> bool {
+            let bytes = with_length(&block);
+            header(&bytes, &lengths) == header(&bytes, &[]) && answer(&bytes, &lengths) == answer(&bytes, &[])
+        }
+    }
+}

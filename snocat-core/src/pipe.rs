@@ -1,8 +1,9 @@
 //! How a TCP connection and a stream end each other (Protocol.md, "Ending").
 //!
-//! Pure: told what happened on either side, it says what to do on the other. Bytes do not pass through it. Two
-//! directions, *up* from TCP to the stream and *down* from the stream to TCP, end one by one when they end well
-//! and together when anything fails, so that a cut-off transfer never looks complete.
+//! Pure: told what happened on either side, it says what to do on the other. Bytes do not pass through it.
+//!
+//! Two directions, *up* from TCP to the stream and *down* from the stream to TCP, end one by one when they end
+//! well and together when anything fails, so that a cut-off transfer never looks complete.
 
 use crate::code::Code;
 
@@ -97,7 +98,7 @@ impl Pipe {
             Input::TcpFailed => return self.abort(Code::RESET, true, true),
             // The half that the peer reset needs no stop any more.
             Input::StreamReset(code) if self.down => return self.abort(code, true, false),
-            // A peer that has everything (and whose acknowledgement may still be on its way) stops with `none`.
+            // A peer that has everything may stop with `none` before its acknowledgement is here.
             Input::StreamStopped(code) if self.up != Up::Done && code != Code::NONE => {
                 return self.abort(code, true, true);
             }
@@ -134,6 +135,165 @@ impl Pipe {
             stop: (stop && self.down).then_some(code),
             end: Some(End::Abort(code)),
             ..Actions::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INPUTS: [Input; 9] = [
+        Input::TcpEof,
+        Input::TcpFailed,
+        Input::StreamEof,
+        Input::StreamReset(Code::LIMIT),
+        Input::StreamReset(Code::NONE),
+        Input::StreamStopped(Code::BUSY),
+        Input::StreamStopped(Code::NONE),
+        Input::StreamFinished,
+        Input::TunnelLost,
+    ];
+
+    /// Every sequence of exactly `length` inputs; the shorter ones are their beginnings.
+    fn sequences(length: u32) -> impl Iterator<Item = Vec<Input>> {
+        (0..INPUTS.len().pow(length)).map(move |number| {
+            (0..length).map(|place| INPUTS[number / INPUTS.len().pow(place) % INPUTS.len()]).collect()
+        })
+    }
+
+    fn run(inputs: &[Input]) -> Vec<Actions> {
+        let mut pipe = Pipe::new();
+        inputs.iter().map(|input| pipe.handle(*input)).collect()
+    }
+
+    fn code_of(input: Input) -> Option<Code> {
+        match input {
+            Input::TcpFailed => Some(Code::RESET),
+            Input::StreamReset(code) | Input::StreamStopped(code) => Some(code),
+            Input::TunnelLost => Some(Code::CLOSED),
+            _ => None,
+        }
+    }
+
+    /// Said without the machine: what a history means.
+    struct Said<'a>(&'a [Input]);
+
+    impl Said<'_> {
+        fn place(&self, input: Input) -> Option<usize> {
+            self.0.iter().position(|said| *said == input)
+        }
+
+        fn eof(&self) -> bool {
+            self.place(Input::TcpEof).is_some()
+        }
+
+        /// The end was acknowledged, after there was one.
+        fn acknowledged(&self) -> bool {
+            self.place(Input::TcpEof)
+                .is_some_and(|eof| self.0.iter().skip(eof).any(|said| *said == Input::StreamFinished))
+        }
+
+        fn delivered(&self) -> bool {
+            self.place(Input::StreamEof).is_some()
+        }
+
+        fn fails(&self, input: Input) -> bool {
+            match input {
+                Input::TcpFailed | Input::TunnelLost => true,
+                Input::StreamReset(_) => !self.delivered(),
+                Input::StreamStopped(code) => code != Code::NONE && !self.acknowledged(),
+                _ => false,
+            }
+        }
+    }
+
+    /// Every sequence of 5 inputs against the rules, each step by itself.
+    #[test]
+    fn all_sequences() {
+        for inputs in sequences(5) {
+            let mut pipe = Pipe::new();
+            let mut over = false;
+            for (step, input) in inputs.iter().enumerate() {
+                let before = Said(&inputs[..step]);
+                let after = Said(&inputs[..=step]);
+                let actions = pipe.handle(*input);
+                let context = format!("{:?} -> {actions:?}", after.0);
+                if over {
+                    assert_eq!(actions, Actions::default(), "nothing after the end: {context}");
+                } else if before.fails(*input) {
+                    let code = code_of(*input).unwrap();
+                    let told = *input != Input::TunnelLost;
+                    let reset = told && !before.acknowledged();
+                    let stop = told && !before.delivered() && !matches!(input, Input::StreamReset(_));
+                    let expected = Actions {
+                        reset: reset.then_some(code),
+                        stop: stop.then_some(code),
+                        end: Some(End::Abort(code)),
+                        ..Actions::default()
+                    };
+                    assert_eq!(actions, expected, "both sides learn of it: {context}");
+                    over = true;
+                } else {
+                    let complete = after.acknowledged() && after.delivered();
+                    let expected = Actions {
+                        finish: after.eof() && !before.eof(),
+                        shutdown: after.delivered() && !before.delivered(),
+                        end: complete.then_some(End::Clean),
+                        ..Actions::default()
+                    };
+                    assert_eq!(actions, expected, "{context}");
+                    over = complete;
+                }
+                assert_eq!(pipe.is_done(), over, "{context}");
+                assert_eq!(pipe.up_open(), !over && !after.eof(), "{context}");
+                assert_eq!(pipe.down_open(), !over && !after.delivered(), "{context}");
+            }
+        }
+    }
+
+    /// The same sequences against properties that hold over the whole of each.
+    #[test]
+    fn what_always_holds() {
+        for inputs in sequences(5) {
+            let actions = run(&inputs);
+            let count = |what: fn(&Actions) -> bool| actions.iter().filter(|actions| what(actions)).count();
+            let ends: Vec<_> = actions.iter().filter_map(|actions| actions.end).collect();
+            assert!(ends.len() <= 1, "ends once: {inputs:?}");
+            assert!(count(|actions| actions.finish) <= 1 && count(|actions| actions.shutdown) <= 1);
+            if ends == [End::Clean] {
+                for needed in [Input::TcpEof, Input::StreamFinished, Input::StreamEof] {
+                    assert!(inputs.contains(&needed), "clean without {needed:?}: {inputs:?}");
+                }
+                assert_eq!(count(|actions| actions.reset.is_some() || actions.stop.is_some()), 0);
+            }
+            let lost = inputs.iter().any(|input| matches!(input, Input::TcpFailed | Input::TunnelLost));
+            assert!(!lost || !ends.is_empty(), "a lost side always ends it: {inputs:?}");
+        }
+    }
+
+    /// However it goes on, the loss of the tunnel is the end of it.
+    #[test]
+    fn nothing_outlives_its_tunnel() {
+        for inputs in sequences(4) {
+            let mut pipe = Pipe::new();
+            for input in inputs {
+                pipe.handle(input);
+            }
+            pipe.handle(Input::TunnelLost);
+            assert!(pipe.is_done() && !pipe.up_open() && !pipe.down_open());
+        }
+    }
+
+    #[test]
+    fn both_orders_of_a_clean_end() {
+        use Input::{StreamEof, StreamFinished, TcpEof};
+        for inputs in [
+            [TcpEof, StreamFinished, StreamEof],
+            [TcpEof, StreamEof, StreamFinished],
+            [StreamEof, TcpEof, StreamFinished],
+        ] {
+            assert_eq!(run(&inputs).last().unwrap().end, Some(End::Clean));
         }
     }
 }

@@ -76,7 +76,7 @@ impl RouteAddress {
         text.parse()
     }
 
-    /// The TCP port `port` of `host`: of `/ip4` or `/ip6` for an IP literal (in brackets or not), else of `/dns`.
+    /// TCP port `port` of `host`: an IP literal (in brackets or not) gives `/ip4` or `/ip6`, all else `/dns`.
     ///
     /// # Errors
     /// [`AddressError::Name`] or [`AddressError::Port`] if no peer could make a target of it.
@@ -287,7 +287,7 @@ impl Default for Policy {
 }
 
 impl Policy {
-    /// Allows exactly these route addresses, compared as text: another spelling of the same host is another one.
+    /// Allows exactly these route addresses, compared as text: another spelling of a host is another host.
     pub fn only(addresses: impl IntoIterator<Item = RouteAddress>) -> Self {
         Self(Allowed::Only(addresses.into_iter().collect()))
     }
@@ -326,5 +326,173 @@ fn shorten(address: &RouteAddress) -> Cow<'_, str> {
     match cut(address.as_str(), 160) {
         whole if whole.len() == address.as_str().len() => Cow::Borrowed(whole),
         start => Cow::Owned(format!("{start}…")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quickcheck::quickcheck;
+
+    use super::*;
+
+    fn address(text: &str) -> RouteAddress {
+        text.parse().unwrap()
+    }
+
+    fn target(text: &str) -> Result<Target, AddressError> {
+        Target::try_from(&address(text))
+    }
+
+    #[test]
+    fn texts_that_are_no_address() {
+        for (text, error) in [
+            ("", AddressError::NoSlash),
+            ("tcp/80", AddressError::NoSlash),
+            ("/", AddressError::EmptySegment),
+            ("/tcp/", AddressError::EmptySegment),
+            ("/tcp//80", AddressError::EmptySegment),
+            ("//tcp", AddressError::EmptySegment),
+            ("/a\\b", AddressError::Escape),
+            ("/a\\", AddressError::Escape),
+        ] {
+            assert_eq!(text.parse::<RouteAddress>(), Err(error), "{text}");
+        }
+        let longest = format!("/{}", "x".repeat(2047));
+        assert_eq!(address(&longest).as_str(), longest);
+        assert_eq!(format!("{longest}x").parse::<RouteAddress>(), Err(AddressError::TooLong));
+        assert_eq!(RouteAddress::new(["x".repeat(2048)]), Err(AddressError::TooLong));
+        assert_eq!(RouteAddress::new::<&str>([]), Err(AddressError::NoSlash));
+        assert_eq!(RouteAddress::new(["a", ""]), Err(AddressError::EmptySegment));
+    }
+
+    #[test]
+    fn escapes() {
+        let escaped = RouteAddress::new(["unix", "/run/a\\b", "\\"]).unwrap();
+        assert_eq!(escaped.as_str(), r"/unix/\/run\/a\\b/\\");
+        assert!(escaped.segments().eq(["unix", "/run/a\\b", "\\"]));
+    }
+
+    #[test]
+    fn targets_in_plain_words() {
+        for (text, words) in [
+            ("/tcp/8080", "localhost:8080"),
+            ("/ip4/127.0.0.1/tcp/3000", "127.0.0.1:3000"),
+            ("/ip6/::1/tcp/22", "[::1]:22"),
+            ("/dns/web.internal/tcp/80", "web.internal:80"),
+            ("/dns4/web_1/tcp/1", "web_1:1"),
+            ("/dns6/WEB-1/tcp/65535", "WEB-1:65535"),
+        ] {
+            assert_eq!(target(text).unwrap().to_string(), words);
+        }
+        let name = Host::Name { name: "a".into(), family: Family::V6 };
+        assert_eq!(target("/dns6/a/tcp/1"), Ok(Target::Tcp { host: name, port: 1 }));
+    }
+
+    #[test]
+    fn addresses_that_are_no_target() {
+        for (text, error) in [
+            ("/udp/80", AddressError::UnknownForm),
+            ("/tcp", AddressError::UnknownForm),
+            ("/tcp/80/tls", AddressError::UnknownForm),
+            ("/dns/a", AddressError::UnknownForm),
+            ("/dns/a/udp/80", AddressError::UnknownForm),
+            ("/dns/a/tcp/80/x", AddressError::UnknownForm),
+            ("/TCP/80", AddressError::UnknownForm),
+            ("/tcp/0", AddressError::Port),
+            ("/tcp/080", AddressError::Port),
+            ("/tcp/+80", AddressError::Port),
+            ("/tcp/65536", AddressError::Port),
+            ("/ip4/::1/tcp/80", AddressError::Ip),
+            ("/ip4/127.0.0.01/tcp/80", AddressError::Ip),
+            ("/ip6/127.0.0.1/tcp/80", AddressError::Ip),
+            ("/ip6/fe80::1%2/tcp/80", AddressError::Ip),
+            ("/dns/a b/tcp/80", AddressError::Name),
+            (r"/dns/a\/b/tcp/80", AddressError::Name),
+            ("/dns/ä/tcp/80", AddressError::Name),
+        ] {
+            assert_eq!(target(text), Err(error), "{text}");
+        }
+        assert!(target(&format!("/dns/{}/tcp/80", "a".repeat(253))).is_ok());
+        assert_eq!(target(&format!("/dns/{}/tcp/80", "a".repeat(254))), Err(AddressError::Name));
+    }
+
+    #[test]
+    fn tcp_picks_the_form_by_the_host() {
+        for (host, text) in [
+            ("10.0.0.1", "/ip4/10.0.0.1/tcp/80"),
+            ("0::1", "/ip6/::1/tcp/80"),
+            ("[::1]", "/ip6/::1/tcp/80"),
+            ("localhost", "/dns/localhost/tcp/80"),
+            ("web.internal", "/dns/web.internal/tcp/80"),
+        ] {
+            assert_eq!(RouteAddress::tcp(host, 80).unwrap().as_str(), text);
+        }
+        assert_eq!(RouteAddress::tcp("web", 0), Err(AddressError::Port));
+        for host in ["", "a/b", "[web]", "web internal"] {
+            assert!(RouteAddress::tcp(host, 80).is_err(), "{host}");
+        }
+    }
+
+    #[test]
+    fn policies() {
+        let header = |text| Header::forward(address(text));
+        let code = |policy: &Policy, text| policy.decide(&header(text)).map_err(|refusal| refusal.code);
+        let only = Policy::only([address("/tcp/80"), address("/ip6/::1/tcp/22")]);
+
+        assert_eq!(code(&Policy::default(), "/tcp/80"), Err(Code::NOT_ALLOWED));
+        assert!(code(&only, "/tcp/80").is_ok() && code(&Policy::any(), "/tcp/81").is_ok());
+        assert_eq!(code(&only, "/tcp/81"), Err(Code::NOT_ALLOWED));
+        assert_eq!(code(&only, "/ip6/0::1/tcp/22"), Err(Code::NOT_ALLOWED));
+        assert_eq!(code(&Policy::any(), "/udp/80"), Err(Code::ADDRESS_INVALID));
+
+        let unknown = Header { kind: Kind::new(0x33), ..header("/tcp/80") };
+        assert_eq!(Policy::any().decide(&unknown).unwrap_err().code, Code::KIND_UNKNOWN);
+        let refusal = only.decide(&header("/tcp/81")).unwrap_err();
+        assert_eq!(refusal.text, "`/tcp/81` is not a target of this side");
+    }
+
+    #[test]
+    fn a_refusal_of_a_long_address_keeps_its_words() {
+        let host = ["ä"; 1000].concat();
+        let long = Header::forward(RouteAddress::new(["dns", &host, "tcp", "80"]).unwrap());
+        let text = Policy::any().decide(&long).unwrap_err().text;
+        assert!(text.contains("…`: a host name has") && text.len() < Refusal::MAX_TEXT, "{text}");
+    }
+
+    quickcheck! {
+        fn segments_round_trip(segments: Vec<String>) -> bool {
+            let segments: Vec<_> = segments.into_iter().filter(|segment| !segment.is_empty()).collect();
+            match RouteAddress::new(&segments) {
+                Ok(address) => address.segments().eq(segments.iter().map(String::as_str)),
+                Err(AddressError::TooLong) => true,
+                Err(_) => segments.is_empty(),
+            }
+        }
+
+        fn texts_round_trip(address: RouteAddress) -> bool {
+            address.to_string().parse() == Ok(address.clone())
+                && RouteAddress::new(address.segments()) == Ok(address)
+        }
+
+        fn any_text_is_one_address_or_none(noise: Vec<(u8, char)>) -> bool {
+            let pick = |(kind, other): &(u8, char)| match kind % 4 {
+                0 => '/',
+                1 => '\\',
+                2 => 'a',
+                _ => *other,
+            };
+            let text: String = std::iter::once('/').chain(noise.iter().map(pick)).collect();
+            text.parse::<RouteAddress>().map_or(true, |address| {
+                address.as_str() == text && RouteAddress::new(address.segments()) == Ok(address)
+            })
+        }
+
+        /// Whatever the address: an answer, and a target only if the policy names it.
+        fn decisions_are_total(address: RouteAddress, other: RouteAddress) -> bool {
+            let header = Header::forward(address.clone());
+            let any = Policy::any().decide(&header);
+            let only = Policy::only([other.clone()]).decide(&header);
+            any.is_ok() == Target::try_from(&address).is_ok() && (only.is_err() || address == other)
+        }
     }
 }

@@ -1,1 +1,37 @@
-//! tests
+//! What the end-to-end suites share: a server and a client, each on a runtime of its own, in this process, and
+//! visitors and targets that are plain blocking sockets of `std`.
+//!
+//! A suite is written once, as functions of a [`Pairing`]; [`pairings!`] makes a test of each function for every
+//! pairing of runtimes.
+
+mod lab;
+mod peers;
+
+pub use lab::{Client, Failure, Lab, Options, PATIENCE, Pairing, Runtime, Said, Server};
+pub use peers::{Target, connect, pattern, read_to_reset, reset, verify_pattern, write_pattern};
+
+/// Makes a test of each named function for each pairing of runtimes.
+#[macro_export]
+macro_rules! pairings {
+    ($($(#[$attribute:meta])* $name:ident),* $(,)?) => {
+        $crate::pairings!(@module tokio_tokio, Tokio, Tokio, $($(#[$attribute])* $name),*);
+        $crate::pairings!(@module smol_smol, Smol, Smol, $($(#[$attribute])* $name),*);
+        $crate::pairings!(@module tokio_smol, Tokio, Smol, $($(#[$attribute])* $name),*);
+        $crate::pairings!(@module smol_tokio, Smol, Tokio, $($(#[$attribute])* $name),*);
+    };
+    (@module $module:ident, $server:ident, $client:ident, $($(#[$attribute:meta])* $name:ident),*) => {
+        /// Server and client on these runtimes.
+        mod $module {
+            $(
+                #[test]
+                $(#[$attribute])*
+                fn $name() {
+                    super::$name($crate::Pairing {
+                        server: $crate::Runtime::$server,
+                        client: $crate::Runtime::$client,
+                    });
+                }
+            )*
+        }
+    };
+}

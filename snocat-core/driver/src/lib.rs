@@ -1,1 +1,42 @@
-//! snocat-core/driver
+//! What every runtime needs to drive [`snocat_core`]: asynchronous, but of no runtime.
+//!
+//! Generic over [`Runtime`], with no task queue, no reactor and no timer wheel of its own. Applications use it
+//! through an adapter, `snocat-tokio` or `snocat-smol`; a third runtime is a third small crate. The protocol
+//! itself, and everything that can be decided without sockets and clocks, is in the core.
+//!
+//! - [`TunnelServer`] takes connections and yields tunnels; [`connect`] makes one.
+//! - A [`Tunnel`] opens and accepts [`Stream`]s, and asks for ports.
+//! - [`serve`] with a [`Router`] runs what a peer opens; [`PortForwarder`] binds the ports a peer asks for.
+
+// What there is to say goes to `tracing`.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
+mod cell;
+mod client;
+mod config;
+mod copy;
+mod driver;
+mod forward;
+mod race;
+mod router;
+mod runtime;
+mod server;
+mod socket;
+mod stream;
+mod sync;
+mod tls;
+mod tunnel;
+
+pub use bytes::Bytes;
+pub use client::{ConnectError, Connected, Destination, connect};
+pub use config::{Binding, ClientConfig, ServerConfig};
+pub use copy::copy;
+pub use forward::{Bound, PortForwarder};
+pub use router::{Router, RoutingClient, Service, ServiceFuture, TcpRouter, dial, serve};
+pub use runtime::{Direction, Runtime, Tcp, TcpListener, Timer, Udp};
+pub use rustls;
+pub use server::{ServerEvent, TunnelServer, TunnelTable};
+pub use snocat_core as core;
+pub use stream::{ByteStream, Stream, StreamError};
+pub use tls::{CertificateProblem, ClientTls, ServerTls, TlsError, Trust};
+pub use tunnel::{BindError, BindingRequest, Offer, OpenError, PendingBinding, Tunnel};

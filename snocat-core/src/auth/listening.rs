@@ -11,8 +11,8 @@ use crate::wire::{DecodeError, Frame};
 
 /// The listening side: picks a method, checks what the connecting side proves, and proves itself.
 ///
-/// Call [`Self::handle`] for every authentication frame until one gives [`ListeningStep::Decide`] or an error;
-/// after `Decide` call [`Self::accept`], now or later, or close with a refusal.
+/// Call [`Self::handle`] for every authentication frame until one gives [`ListeningStep::Decide`] or an error.
+/// After `Decide` call [`Self::accept`], now or later, or close with a refusal.
 pub struct Listening {
     /// The methods that are configured, the preferred ones first.
     methods: Vec<Selected>,
@@ -60,8 +60,8 @@ impl Listening {
     /// Takes in the connecting side's next authentication frame.
     ///
     /// # Errors
-    /// Why the tunnel must end: `auth-refused`, `auth-no-method`, `name-invalid`, `protocol`, `unknown-frame` or
-    /// `internal`.
+    /// Why the tunnel must end: `auth-refused`, `auth-no-method`, `name-invalid`, `protocol`, `unknown-frame`
+    /// or `internal`.
     pub fn handle(&mut self, frame: &Frame, exporter: Exporter<'_>) -> Result<ListeningStep, Refusal> {
         match (std::mem::replace(&mut self.state, State::Over), frame.kind) {
             (State::Idle, Frame::OFFER) => self.offer(&frame.payload),
@@ -93,7 +93,7 @@ impl Listening {
     /// Accepts what [`ListeningStep::Decide`] asked: the OUTCOME frame to send, and the outcome itself.
     ///
     /// # Errors
-    /// `internal`: there is nothing to accept, the attributes do not fit, or no exporter. The tunnel must end.
+    /// `internal`: nothing to accept, attributes that do not fit, or no exporter. The tunnel must end.
     pub fn accept(
         &mut self,
         name: TunnelName,
@@ -115,7 +115,7 @@ impl Listening {
         self.transcript.connecting(Frame::OFFER, payload);
         let (index, mut method) = self.pick(&offer.methods)?;
         method.requested = offer.name;
-        // SELECT waits for the first message: that one was made before SELECT, and its proof does not cover it.
+        // SELECT waits for the first message, which was made before SELECT and whose proof cannot cover it.
         self.state = State::Offered { method, preferred: index == 0 };
         Ok(ListeningStep::Send(Vec::new()))
     }

@@ -1,7 +1,7 @@
 //! What a method is to the negotiation, and the table of all of them.
 //!
-//! A method is a machine per side that makes and reads messages in turns, the connecting side first, until the
-//! listening side is satisfied; then the listening side proves itself within OUTCOME. A new method is a file
+//! A method is a machine per side that makes and reads messages in turns, the connecting side first, until
+//! the listening side is satisfied; then the listening side proves itself within OUTCOME. A new method is a file
 //! beside `token.rs`, a variant of [`Credential`] and a line in [`METHODS`].
 
 use super::transcript::Binding;

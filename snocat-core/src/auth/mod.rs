@@ -1,11 +1,11 @@
 //! Authentication: a method is negotiated by name, then both sides prove what it asks for, bound to this very
 //! connection. Protocol.md, "Authentication".
 //!
-//! The connecting side sends OFFER and the first message (PROOF) of the method it prefers in its first flight;
-//! the listening side answers with SELECT, possibly more PROOFs, and in the end OUTCOME. The sides take turns,
-//! so at each proof both know what was sent before it: that is the transcript ([`transcript`]) that the proof
-//! covers. [`Connecting`] and [`Listening`] are the two machines; a method is one file and one line in
-//! [`method::METHODS`].
+//! The connecting side's first flight is OFFER and the first message (PROOF) of the method it prefers. The
+//! listening side answers with SELECT, possibly more PROOFs, and in the end OUTCOME. The sides take turns, so at
+//! each proof both know what was sent before it: that is the transcript (`transcript.rs`) that the proof
+//! covers. [`Connecting`] and [`Listening`] are the two machines; a method is one file, and one line in the table
+//! of `method.rs`.
 
 mod connecting;
 mod listening;
@@ -13,6 +13,8 @@ mod messages;
 mod method;
 mod name;
 mod none;
+#[cfg(test)]
+mod tests;
 mod token;
 mod transcript;
 

@@ -1,6 +1,6 @@
 //! Method `token`: both sides know a secret and prove it with one HMAC each (Protocol.md, "Method token").
 //!
-//! The secret never travels, and neither proof is worth anything on another connection, at another point of the
+//! The secret never travels, and no proof is worth anything on another connection, at another point of the
 //! exchange or in the other direction.
 
 use std::collections::BTreeMap;

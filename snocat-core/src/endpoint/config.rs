@@ -9,8 +9,8 @@ use std::sync::Arc;
 use chacha20::ChaCha20Rng;
 use chacha20::rand_core::{Rng, SeedableRng};
 use quinn_proto::{
-    ClientConfig, ConnectionId, ConnectionIdGenerator, IdleTimeout, NoneTokenLog, NoneTokenStore, ServerConfig,
-    TransportConfig, ValidationTokenConfig, VarInt,
+    ClientConfig, ConnectionId, ConnectionIdGenerator, IdleTimeout, NoneTokenLog, NoneTokenStore,
+    ServerConfig, TransportConfig, ValidationTokenConfig, VarInt,
 };
 
 use crate::auth::{ConnectingConfig, ListeningConfig};
@@ -138,7 +138,9 @@ impl Quic {
 /// A stranger gets a few streams and a few bytes; the rest follows with the outcome.
 fn listening_transport(limits: &Limits) -> TransportConfig {
     let mut transport = transport(limits);
-    transport.max_concurrent_bidi_streams(limits.early_streams.into()).receive_window(limits.early_bytes.into());
+    transport
+        .max_concurrent_bidi_streams(limits.early_streams.into())
+        .receive_window(limits.early_bytes.into());
     transport
 }
 

@@ -97,7 +97,12 @@ impl Endpoint {
     pub fn new(config: EndpointConfig) -> Self {
         let quic = Quic::new(&config);
         Self {
-            inner: quinn_proto::Endpoint::new(quic.endpoint.clone(), quic.server.clone(), config.allow_mtud, None),
+            inner: quinn_proto::Endpoint::new(
+                quic.endpoint.clone(),
+                quic.server.clone(),
+                config.allow_mtud,
+                None,
+            ),
             admission: Admission::new(quic.limits.clone()),
             quic,
             ids: Ids::default(),
@@ -113,7 +118,9 @@ impl Endpoint {
         let Datagram { remote, local_ip, ecn, data } = datagram;
         let mut buffer = Vec::new();
         match self.inner.handle(now, remote, local_ip, ecn, data, &mut buffer)? {
-            DatagramEvent::ConnectionEvent(handle, event) => Some((self.ids.get(handle)?, TunnelEvent(event))),
+            DatagramEvent::ConnectionEvent(handle, event) => {
+                Some((self.ids.get(handle)?, TunnelEvent(event)))
+            }
             DatagramEvent::NewConnection(incoming) => {
                 self.admit(incoming);
                 None

@@ -19,6 +19,9 @@ use crate::wire::{self, Bind, Bound, Frame, FrameDecoder};
 /// Bytes of control frames that wait for a peer which does not read them.
 const UNSENT: usize = 64 * 1024;
 
+/// Control frames that wait for the outcome: one for each binding that may be asked for, and some to spare.
+const EARLY_FRAMES: usize = 128;
+
 /// Stream 0 as one side sees it.
 #[derive(Debug)]
 pub(super) struct Control {
@@ -212,8 +215,8 @@ impl Tunnel {
             self.authentication_frame(&frame);
         } else if self.is_established() {
             self.control_frame(&frame);
-        } else if self.control.received > u64::from(self.limits.early_bytes) {
-            self.close_with(Refusal::new(Code::LIMIT, "too many bytes before the outcome"));
+        } else if self.control.early.len() >= EARLY_FRAMES {
+            self.close_with(Refusal::new(Code::LIMIT, "too many control frames before the outcome"));
         } else {
             self.control.early.push_back(frame);
         }
@@ -223,11 +226,13 @@ impl Tunnel {
         let connection = &self.connection;
         let exporter: auth::Exporter<'_> = &|context| export(connection, context);
         match &mut self.phase {
-            Phase::Authenticating(Role::Connecting { machine, .. }) => match machine.handle(frame, exporter) {
-                Ok(ConnectingStep::Send(bytes)) => self.queue(bytes),
-                Ok(ConnectingStep::Done(outcome)) => self.now_established(outcome),
-                Err(refusal) => self.close_with(refusal),
-            },
+            Phase::Authenticating(Role::Connecting { machine, .. }) => {
+                match machine.handle(frame, exporter) {
+                    Ok(ConnectingStep::Send(bytes)) => self.queue(bytes),
+                    Ok(ConnectingStep::Done(outcome)) => self.now_established(outcome),
+                    Err(refusal) => self.close_with(refusal),
+                }
+            }
             Phase::Authenticating(Role::Listening { machine, waiting, .. }) => {
                 match machine.handle(frame, exporter) {
                     Ok(ListeningStep::Send(bytes)) => self.queue(bytes),
@@ -326,7 +331,10 @@ impl Tunnel {
 
     /// Whether the peer has still to prove who it is. The connecting side knows its peer from the handshake.
     fn is_stranger(&self) -> bool {
-        matches!(self.phase, Phase::Handshake(Role::Listening { .. }) | Phase::Authenticating(Role::Listening { .. }))
+        matches!(
+            self.phase,
+            Phase::Handshake(Role::Listening { .. }) | Phase::Authenticating(Role::Listening { .. })
+        )
     }
 }
 

@@ -296,6 +296,11 @@ impl Tunnel {
         self.connection.rtt()
     }
 
+    /// The longest datagram that is known to reach the peer, in bytes of UDP payload.
+    pub fn mtu(&self) -> u16 {
+        self.connection.current_mtu()
+    }
+
     /// Streams that are open in either direction, without stream 0.
     pub fn open_streams(&self) -> usize {
         self.streams.len()
@@ -366,7 +371,8 @@ impl Tunnel {
     /// TLS is done: the connecting side opens stream 0 in the same flight, the listening side waits for it.
     fn connected(&mut self) {
         if !self.speaks_our_protocol() {
-            return self.close_with(Refusal::new(Code::PROTOCOL, "no common protocol: this side speaks snocat/1"));
+            return self
+                .close_with(Refusal::new(Code::PROTOCOL, "no common protocol: this side speaks snocat/1"));
         }
         let Phase::Handshake(role) = std::mem::replace(&mut self.phase, Phase::Closed) else { return };
         let held = matches!(role, Role::Connecting { hold: true, .. });

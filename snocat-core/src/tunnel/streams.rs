@@ -206,12 +206,13 @@ impl Tunnel {
                 return Err(WriteError::Blocked);
             }
         }
-        let written = match self.connection.send_stream(stream.0).write_chunks(std::slice::from_mut(&mut piece)) {
-            Ok(written) => written.bytes,
-            Err(quinn_proto::WriteError::Blocked) => return Err(WriteError::Blocked),
-            Err(quinn_proto::WriteError::Stopped(code)) => return Err(self.stopped_write(stream, code)),
-            Err(quinn_proto::WriteError::ClosedStream) => return Err(WriteError::Closed),
-        };
+        let written =
+            match self.connection.send_stream(stream.0).write_chunks(std::slice::from_mut(&mut piece)) {
+                Ok(written) => written.bytes,
+                Err(quinn_proto::WriteError::Blocked) => return Err(WriteError::Blocked),
+                Err(quinn_proto::WriteError::Stopped(code)) => return Err(self.stopped_write(stream, code)),
+                Err(quinn_proto::WriteError::ClosedStream) => return Err(WriteError::Closed),
+            };
         self.touch(now);
         if !self.is_established() {
             self.early_budget -= written as u64;
@@ -440,7 +441,13 @@ impl Tunnel {
         self.events.push_back(Event::OpenRequested { stream: id, header });
     }
 
-    fn answer(&mut self, now: Instant, id: StreamId, answer: &Answer, next: Stage) -> Result<(), TunnelError> {
+    fn answer(
+        &mut self,
+        now: Instant,
+        id: StreamId,
+        answer: &Answer,
+        next: Stage,
+    ) -> Result<(), TunnelError> {
         match self.streams.get_mut(&id) {
             Some(stream) if matches!(stream.stage, Stage::Offered) => {
                 stream.stage = next;
@@ -469,7 +476,8 @@ impl Tunnel {
             Some(stream) if matches!(stream.stage, Stage::Arriving(_)) => {
                 stream.stage = Stage::Offered;
                 let code = refusal.code;
-                let _it_was_made_an_offer = self.answer(self.now, id, &Answer::Refused(refusal), Stage::Refusing);
+                let _it_was_made_an_offer =
+                    self.answer(self.now, id, &Answer::Refused(refusal), Stage::Refusing);
                 self.discard(id, code);
             }
             Some(_) => self.refused(id, refusal),

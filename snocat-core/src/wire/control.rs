@@ -119,3 +119,105 @@ fn read_result(reader: &mut Reader<'_>) -> Result<Result<Vec<SocketAddr>, Refusa
     });
     Ok(Ok(addresses.collect::<Result<_, _>>()?))
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use quickcheck::quickcheck;
+
+    use super::super::testing::plain;
+    use super::super::{FrameDecoder, MAX_VARINT};
+    use super::*;
+
+    fn decode(bytes: &[u8]) -> Result<Option<Control>, DecodeError> {
+        let mut decoder = FrameDecoder::new(Frame::MAX_PAYLOAD);
+        decoder.push(bytes);
+        let frame = decoder.next()?.unwrap();
+        assert!(decoder.is_empty());
+        Control::decode(&frame)
+    }
+
+    fn frame(kind: u64, payload: &'static [u8]) -> Frame {
+        Frame { kind, payload: Bytes::from_static(payload) }
+    }
+
+    #[test]
+    fn unknown_types() {
+        assert_eq!(Control::decode(&frame(0x12, b"whatever")), Ok(None));
+        assert_eq!(Control::decode(&frame(0x15, b"")), Err(DecodeError::UnknownFrame(0x15)));
+        assert_eq!(DecodeError::UnknownFrame(0x15).code(), Code::UNKNOWN_FRAME);
+        let late = Control::decode(&frame(Frame::OFFER, b"")).unwrap_err();
+        assert_eq!(late.code(), Code::PROTOCOL);
+    }
+
+    #[test]
+    fn fields_out_of_their_bounds() {
+        for payload in [
+            &b"\x01\x80\x01\x00\x00\x02/x"[..],
+            b"\x01\x50\x01x",
+            b"\x01\x50\x00",
+            b"\x01\x50\x02/\xff",
+            b"\x01",
+            b"",
+        ] {
+            assert!(Control::decode(&frame(Frame::BIND, payload)).is_err(), "{payload:?}");
+        }
+        for payload in [&b"\x01\x00\x11"[..], b"\x01\x00\x01\x0blocalhost:1", b"\x01\x05", b"\x01\x00", b""] {
+            assert!(Control::decode(&frame(Frame::BOUND, payload)).is_err(), "{payload:?}");
+        }
+    }
+
+    #[test]
+    fn sixteen_addresses_travel_and_no_more() {
+        let address: SocketAddr = "127.0.0.1:80".parse().unwrap();
+        let bound = |count| Control::Bound(Bound { id: 1, result: Ok(vec![address; count]) });
+        assert_eq!(bound(17).encode(), bound(16).encode());
+        let payload = |count: u8| [&[1, 0, count][..], &b"\x0c127.0.0.1:80".repeat(count.into())].concat();
+        let result = |count| Control::decode(&Frame { kind: Frame::BOUND, payload: payload(count).into() });
+        assert_eq!(result(16), Ok(Some(bound(16))));
+        assert_eq!(result(17), Err(DecodeError::Invalid("more than 16 bound addresses")));
+    }
+
+    #[test]
+    fn what_follows_the_known_fields_is_skipped() {
+        let bind = Bind { id: 1, port: 0, address: "/x".parse().unwrap() };
+        assert_eq!(Control::decode(&frame(Frame::BIND, b"\x01\x00\x02/xnew")), Ok(Some(Control::Bind(bind))));
+        let bound = Bound { id: 1, result: Ok(vec![]) };
+        assert_eq!(
+            Control::decode(&frame(Frame::BOUND, b"\x01\x00\x00new")),
+            Ok(Some(Control::Bound(bound)))
+        );
+    }
+
+    #[test]
+    fn a_refusal_without_a_reason_is_not_taken_for_success() {
+        let bound = Bound { id: 1, result: Err(Refusal::new(Code::NONE, "odd")) };
+        let Ok(Some(Control::Bound(bound))) = decode(&Control::Bound(bound).encode()) else { panic!() };
+        assert_eq!(bound.result, Err(Refusal::new(Code::INTERNAL, "odd")));
+    }
+
+    quickcheck! {
+        fn bind_round_trips(id: u64, port: u16, address: RouteAddress) -> bool {
+            let bind = Control::Bind(Bind { id: id & MAX_VARINT, port, address });
+            decode(&bind.encode()) == Ok(Some(bind))
+        }
+
+        fn bound_round_trips(id: u64, addresses: Vec<SocketAddr>, refusal: Option<Refusal>) -> bool {
+            let mut addresses: Vec<_> = addresses.into_iter().map(plain).collect();
+            let result = |addresses| refusal.clone().map_or(Ok(addresses), Err);
+            let sent = Control::Bound(Bound { id: id & MAX_VARINT, result: result(addresses.clone()) });
+            addresses.truncate(MAX_ADDRESSES);
+            let received = Control::Bound(Bound { id: id & MAX_VARINT, result: result(addresses) });
+            decode(&sent.encode()) == Ok(Some(received))
+        }
+
+        /// Noise is an error, or something that survives being sent.
+        fn what_decodes_is_stable(bind: bool, payload: Vec<u8>) -> bool {
+            let kind = if bind { Frame::BIND } else { Frame::BOUND };
+            match Control::decode(&Frame { kind, payload: payload.into() }) {
+                Ok(control) => decode(&control.clone().unwrap().encode()) == Ok(control),
+                Err(error) => error.code() == Code::PROTOCOL,
+            }
+        }
+    }
+}

@@ -50,7 +50,7 @@ impl Frame {
 
 /// Splits the bytes of stream 0 into frames.
 ///
-/// It holds no more than what was pushed and not yet taken: a frame's length is checked as soon as it is there.
+/// It holds no more than what was pushed and not yet taken, and checks a length as soon as it is there.
 #[derive(Debug)]
 pub struct FrameDecoder {
     max_payload: usize,
@@ -95,5 +95,78 @@ impl FrameDecoder {
     /// Whether no frame is partly there: the only moment at which the stream may end.
     pub fn is_empty(&self) -> bool {
         self.buffer.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quickcheck::quickcheck;
+
+    use super::super::testing::pieces;
+    use super::*;
+
+    fn decode(max: usize, bytes: &[u8], lengths: &[u8]) -> (Vec<Frame>, Result<bool, DecodeError>) {
+        let mut decoder = FrameDecoder::new(max);
+        let mut frames = Vec::new();
+        for piece in pieces(bytes, lengths) {
+            decoder.push(piece);
+            loop {
+                match decoder.next() {
+                    Ok(Some(frame)) => frames.push(frame),
+                    Ok(None) => break,
+                    Err(error) => {
+                        assert_eq!(decoder.next(), Err(error.clone()), "an error is final");
+                        return (frames, Err(error));
+                    }
+                }
+            }
+        }
+        (frames, Ok(decoder.is_empty()))
+    }
+
+    #[test]
+    fn a_frame_over_the_limit_is_refused_before_it_arrives() {
+        let mut decoder = FrameDecoder::new(4096);
+        decoder.push(&[0x02, 0x50]);
+        assert_eq!(decoder.next(), Ok(None));
+        decoder.push(&[0x01]);
+        assert_eq!(decoder.next(), Err(DecodeError::TooLong { length: 4097, max: 4096 }));
+    }
+
+    #[test]
+    fn an_idle_decoder_holds_no_memory() {
+        let mut decoder = FrameDecoder::new(4096);
+        // Byte by byte, so that the buffer grows beyond what is in it.
+        for byte in Frame::encode(Frame::BIND, &[7; 4096]) {
+            assert_eq!(decoder.next(), Ok(None));
+            decoder.push(&[byte]);
+        }
+        assert!(decoder.next().unwrap().is_some());
+        assert!(decoder.is_empty());
+        assert_eq!(decoder.buffer.capacity(), 0);
+    }
+
+    #[test]
+    fn what_the_types_mean() {
+        let frame = |kind| Frame { kind, payload: Bytes::new() };
+        assert!(frame(Frame::OUTCOME).is_authentication() && frame(0x0e).is_authentication());
+        assert!(!frame(Frame::BIND).is_authentication() && !frame(0x21).is_authentication());
+        assert!(frame(Frame::BIND).is_critical() && !frame(0x12).is_critical());
+    }
+
+    quickcheck! {
+        fn frames_round_trip_in_any_split(frames: Vec<(u64, Vec<u8>)>, lengths: Vec<u8>) -> bool {
+            let frames: Vec<_> = frames
+                .into_iter()
+                .map(|(kind, payload)| Frame { kind: kind >> (2 + kind % 62), payload: payload.into() })
+                .collect();
+            let bytes: Vec<u8> =
+                frames.iter().flat_map(|frame| Frame::encode(frame.kind, &frame.payload)).collect();
+            decode(Frame::MAX_PAYLOAD, &bytes, &lengths) == (frames, Ok(true))
+        }
+
+        fn any_bytes_in_any_split_give_the_same(bytes: Vec<u8>, lengths: Vec<u8>, max: u8) -> bool {
+            decode(max.into(), &bytes, &lengths) == decode(max.into(), &bytes, &[])
+        }
     }
 }

@@ -7,6 +7,10 @@
 mod control;
 mod frame;
 mod prefixed;
+#[cfg(test)]
+mod protocol_md;
+#[cfg(test)]
+pub(crate) mod testing;
 mod varint;
 
 pub use self::control::{Bind, Bound, Control};

@@ -76,3 +76,51 @@ impl Prefixed {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use quickcheck::quickcheck;
+
+    use super::super::put_bytes;
+    use super::super::testing::feed_block;
+    use super::*;
+
+    #[test]
+    fn an_empty_block_and_one_over_the_limit_are_errors_at_once() {
+        let (result, used) = feed_block(8, &[0, 1, 2], &[]);
+        assert_eq!((result, used), (Some(Err(DecodeError::Invalid("an empty block"))), 1));
+        let (result, used) = feed_block(8, &[0x40, 9, 1, 2], &[]);
+        assert_eq!((result, used), (Some(Err(DecodeError::TooLong { length: 9, max: 8 })), 2));
+    }
+
+    #[test]
+    fn more_than_wanted_is_an_error_and_changes_nothing_before_it() {
+        let mut decoder = Prefixed::new(8);
+        assert!(decoder.push(&[2, 1]).is_err());
+        assert_eq!(decoder.wants(), 0);
+        assert!(decoder.push(&[1]).is_err());
+
+        let mut decoder = Prefixed::new(8);
+        assert_eq!(decoder.push(&[]), Ok(None));
+        assert_eq!(decoder.push(&[1]), Ok(None));
+        assert_eq!(decoder.push(&[5]), Ok(Some(vec![5])));
+        assert!(decoder.push(&[5]).is_err(), "the block is over");
+    }
+
+    quickcheck! {
+        fn a_block_round_trips_and_nothing_behind_it_is_read(
+            block: Vec<u8>, behind: Vec<u8>, lengths: Vec<u8>
+        ) -> bool {
+            let block = if block.is_empty() { vec![1] } else { block };
+            let mut bytes = Vec::new();
+            put_bytes(&mut bytes, &block);
+            let length = bytes.len();
+            bytes.extend(behind);
+            feed_block(block.len(), &bytes, &lengths) == (Some(Ok(block)), length)
+        }
+
+        fn any_bytes_in_any_split_give_the_same(bytes: Vec<u8>, lengths: Vec<u8>, max: u8) -> bool {
+            feed_block(max.into(), &bytes, &lengths) == feed_block(max.into(), &bytes, &[])
+        }
+    }
+}

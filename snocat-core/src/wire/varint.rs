@@ -87,3 +87,88 @@ impl<'a> Reader<'a> {
 pub(super) const fn varint_len(first: u8) -> usize {
     1 << (first >> 6)
 }
+
+#[cfg(test)]
+mod tests {
+    use quickcheck::quickcheck;
+
+    use super::*;
+
+    fn encoded(value: u64) -> Vec<u8> {
+        let mut out = Vec::new();
+        put_varint(&mut out, value);
+        out
+    }
+
+    /// RFC 9000, appendix A.1.
+    #[test]
+    fn examples_of_the_rfc() {
+        for (bytes, value) in [
+            (&[0xc2, 0x19, 0x7c, 0x5e, 0xff, 0x14, 0xe8, 0x8c][..], 151_288_809_941_952_652),
+            (&[0x9d, 0x7f, 0x3e, 0x7d], 494_878_333),
+            (&[0x7b, 0xbd], 15_293),
+            (&[0x25], 37),
+        ] {
+            assert_eq!(encoded(value), bytes);
+            assert_eq!(Reader::new(bytes).varint(), Ok(value));
+        }
+        assert_eq!(Reader::new(&[0x40, 0x25]).varint(), Ok(37), "a longer form than necessary");
+    }
+
+    #[test]
+    fn edges() {
+        for (value, length) in [
+            (0, 1),
+            (0x3f, 1),
+            (0x40, 2),
+            (0x3fff, 2),
+            (0x4000, 4),
+            (0x3fff_ffff, 4),
+            (0x4000_0000, 8),
+            (MAX_VARINT, 8),
+        ] {
+            assert_eq!(encoded(value).len(), length, "{value:#x}");
+            assert_eq!(Reader::new(&encoded(value)).varint(), Ok(value));
+        }
+        assert_eq!(encoded(u64::MAX), encoded(MAX_VARINT), "saturates");
+    }
+
+    #[test]
+    fn a_field_over_its_limit_is_refused_before_it_is_there() {
+        let mut reader = Reader::new(&[0x05]);
+        assert_eq!(reader.bytes(4), Err(DecodeError::TooLong { length: 5, max: 4 }));
+        assert_eq!(Reader::new(&[0x05, 1]).bytes(5), Err(DecodeError::Truncated));
+        assert_eq!(Reader::new(&[0x01, 0xff]).text(1), Err(DecodeError::NotUtf8));
+        assert_eq!(Reader::new(&[0x00]).text(0), Ok(""));
+    }
+
+    quickcheck! {
+        fn fields_round_trip(value: u64, bytes: Vec<u8>, text: String, rest: Vec<u8>) -> bool {
+            let value = value >> (value % 64);
+            let mut out = encoded(value);
+            put_bytes(&mut out, &bytes);
+            put_bytes(&mut out, text.as_bytes());
+            out.extend(&rest);
+            let mut reader = Reader::new(&out);
+            reader.varint() == Ok(value.min(MAX_VARINT))
+                && reader.bytes(bytes.len()) == Ok(&bytes)
+                && reader.text(text.len()) == Ok(&text)
+                && reader.rest() == rest
+                && reader.is_empty() == rest.is_empty()
+        }
+
+        /// Each operation either fails or moves forward, whatever the bytes.
+        fn reading_is_total(bytes: Vec<u8>, operations: Vec<u8>) -> bool {
+            let mut reader = Reader::new(&bytes);
+            operations.iter().all(|operation| {
+                let before = reader.rest().len();
+                let result = match operation % 3 {
+                    0 => reader.varint().map(drop),
+                    1 => reader.bytes(64).map(drop),
+                    _ => reader.text(64).map(drop),
+                };
+                result.is_err() || reader.rest().len() < before
+            })
+        }
+    }
+}

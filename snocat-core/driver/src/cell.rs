@@ -1,0 +1,409 @@
+//! A tunnel behind its lock, and the task that owns its timer.
+//!
+//! Whoever has something for the tunnel (the receiving task, an application's read or write, the tunnel's own
+//! task) locks it, acts, and drives it before letting go: events are handed out, and datagrams sent, right there.
+//! What must not happen under the lock is put down and done after it: waking tasks, talking to the endpoint, and
+//! telling the server.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use snocat_core::auth::{Claim, Outcome};
+use snocat_core::open::Header;
+use snocat_core::quic::Transmit;
+use snocat_core::route::RouteAddress;
+use snocat_core::{
+    BindingId, CloseReason, Code, EndpointEvent, Event, Refusal, StreamId, Ticket, Tunnel, TunnelEvent,
+    TunnelId,
+};
+
+use crate::driver::Driver;
+use crate::runtime::{Runtime, Timer};
+use crate::server::Acceptor;
+use crate::sync::{Waiters, lock, store};
+
+/// Batches of datagrams one drive sends before others have their turn.
+const SENDS: usize = 20;
+
+/// When the connecting side authenticates.
+pub(crate) enum Start {
+    /// As soon as the handshake is done.
+    AtOnce,
+    /// If it is the first of several attempts to get that far.
+    Racing(Arc<AtomicBool>),
+}
+
+/// One tunnel.
+pub(crate) struct Cell<R: Runtime> {
+    id: TunnelId,
+    driver: Arc<Driver<R>>,
+    acceptor: Option<Arc<Acceptor<R>>>,
+    state: Mutex<State>,
+}
+
+/// What the driver keeps beside the protocol's state.
+pub(crate) struct State {
+    pub(crate) tunnel: Tunnel,
+    pub(crate) now: Instant,
+    start: Start,
+    /// The task that owns the timer.
+    task: Option<Waker>,
+    /// What the timer is set to.
+    armed: Option<Instant>,
+    /// Datagrams that the socket had no room for.
+    blocked: Option<Transmit>,
+    buffer: Vec<u8>,
+    drained: bool,
+
+    pub(crate) outcome: Option<Outcome>,
+    pub(crate) closed: Option<CloseReason>,
+    pub(crate) streams: BTreeMap<StreamId, Slot>,
+    pub(crate) offers: VecDeque<(StreamId, Header)>,
+    pub(crate) offer_waiters: Waiters,
+    pub(crate) open_waiters: Waiters,
+    pub(crate) binding_requests: VecDeque<(BindingId, u16, RouteAddress)>,
+    pub(crate) binding_answers: BTreeMap<BindingId, Result<Vec<SocketAddr>, Refusal>>,
+    /// Those who wait for anything rare: the outcome, bindings, the end.
+    pub(crate) waiters: Waiters,
+
+    woken: Vec<Waker>,
+    endpoint_events: Vec<EndpointEvent>,
+    news: VecDeque<News>,
+    /// Somebody is telling the server; the order of the news is theirs.
+    telling: bool,
+}
+
+/// Who waits for a stream, and what has become of it.
+#[derive(Default)]
+pub(crate) struct Slot {
+    pub(crate) reader: Option<Waker>,
+    pub(crate) writer: Option<Waker>,
+    pub(crate) refused: Option<Refusal>,
+    pub(crate) stopped: Option<Code>,
+    /// Everything written has arrived.
+    pub(crate) finished: bool,
+    /// The offer was taken back, or the stream was reset for not being read.
+    pub(crate) gone: Option<Code>,
+}
+
+/// What the server is told, in this order.
+pub(crate) enum News {
+    Claim(Ticket, Claim),
+    Up(Outcome),
+    Down(CloseReason),
+}
+
+impl<R: Runtime> Cell<R> {
+    pub(crate) fn new(
+        driver: Arc<Driver<R>>,
+        tunnel: Tunnel,
+        acceptor: Option<Arc<Acceptor<R>>>,
+        start: Start,
+    ) -> Arc<Self> {
+        let now = driver.runtime.now();
+        let state = State {
+            now,
+            start,
+            task: None,
+            armed: None,
+            blocked: None,
+            buffer: Vec::new(),
+            drained: false,
+            outcome: None,
+            closed: None,
+            streams: BTreeMap::new(),
+            offers: VecDeque::new(),
+            offer_waiters: Waiters::default(),
+            open_waiters: Waiters::default(),
+            binding_requests: VecDeque::new(),
+            binding_answers: BTreeMap::new(),
+            waiters: Waiters::default(),
+            woken: Vec::new(),
+            endpoint_events: Vec::new(),
+            news: VecDeque::new(),
+            telling: false,
+            tunnel,
+        };
+        let id = state.tunnel.id();
+        Arc::new(Self { id, driver, acceptor, state: Mutex::new(state) })
+    }
+
+    pub(crate) fn id(&self) -> TunnelId {
+        self.id
+    }
+
+    pub(crate) fn runtime(&self) -> &R {
+        &self.driver.runtime
+    }
+
+    /// Whether a host has said that nothing listens where this driver's datagrams went.
+    pub(crate) fn was_unreachable(&self) -> bool {
+        self.driver.socket.was_unreachable()
+    }
+
+    /// Looks, without anything to follow from it.
+    pub(crate) fn peek<T>(&self, look: impl FnOnce(&mut State) -> T) -> T {
+        look(&mut lock(&self.state))
+    }
+
+    /// Acts on the tunnel and drives it.
+    pub(crate) fn with<T>(self: &Arc<Self>, act: impl FnOnce(&mut State) -> T) -> T {
+        let (result, after) = {
+            let mut state = lock(&self.state);
+            state.now = self.driver.runtime.now();
+            let result = act(&mut state);
+            (result, state.drive(&self.driver))
+        };
+        self.settle(after);
+        result
+    }
+
+    /// Hands datagrams to the tunnel.
+    pub(crate) fn feed(self: &Arc<Self>, events: Vec<TunnelEvent>) {
+        self.with(|state| {
+            for event in events {
+                state.tunnel.handle_event(state.now, event);
+            }
+        });
+    }
+
+    /// Ends the tunnel; the peer learns why.
+    pub(crate) fn close(self: &Arc<Self>, refusal: Refusal) {
+        self.with(|state| state.tunnel.close(state.now, refusal));
+    }
+
+    /// Starts the task that owns the timer. It ends when the tunnel is drained.
+    pub(crate) fn run(self: &Arc<Self>) {
+        let cell = self.clone();
+        let mut timer = self.driver.runtime.timer();
+        self.driver.runtime.spawn(poll_fn(move |context| cell.poll_task(context, &mut timer)));
+    }
+
+    fn poll_task(self: &Arc<Self>, context: &mut Context<'_>, timer: &mut R::Timer) -> Poll<()> {
+        loop {
+            let (wait_until, drained, after) = {
+                let mut state = lock(&self.state);
+                store(&mut state.task, context);
+                let now = self.driver.runtime.now();
+                state.now = now;
+                if state.tunnel.poll_timeout().is_some_and(|at| at <= now) {
+                    state.tunnel.handle_timeout(now);
+                }
+                let after = state.drive(&self.driver);
+                let wanted = state.wanted();
+                // A timer that fires early costs less than one that is set anew each time.
+                let set = wanted.filter(|at| state.armed.is_none_or(|armed| *at < armed));
+                state.armed = set.or(state.armed);
+                (set, state.drained, after)
+            };
+            self.settle(after);
+            if drained {
+                return Poll::Ready(());
+            }
+            if let Some(at) = wait_until {
+                timer.reset(at);
+            }
+            if timer.poll(context).is_pending() {
+                return Poll::Pending;
+            }
+            lock(&self.state).armed = None;
+        }
+    }
+
+    /// Does what must not happen under the lock.
+    fn settle(self: &Arc<Self>, after: After) {
+        after.woken.into_iter().for_each(Waker::wake);
+        if !after.endpoint_events.is_empty() {
+            let answers = self.driver.exchange(self.id, after.endpoint_events);
+            if !answers.is_empty() {
+                self.feed(answers);
+            }
+        }
+        if after.tell {
+            while let Some(news) = self.next_news() {
+                self.tell(news);
+            }
+        }
+    }
+
+    fn next_news(&self) -> Option<News> {
+        let mut state = lock(&self.state);
+        let news = state.news.pop_front();
+        if news.is_none() {
+            state.telling = false;
+        }
+        news
+    }
+
+    fn tell(self: &Arc<Self>, news: News) {
+        let Some(acceptor) = &self.acceptor else { return };
+        match news {
+            News::Claim(ticket, claim) => match acceptor.decide(self, &claim) {
+                Ok(name) => self.with(|state| {
+                    let _it_may_be_late = state.tunnel.admit(state.now, ticket, name, Default::default());
+                }),
+                Err(refusal) => self.with(|state| {
+                    let _it_may_be_late = state.tunnel.refuse_peer(state.now, ticket, refusal);
+                }),
+            },
+            News::Up(outcome) => acceptor.up(self, &outcome),
+            News::Down(reason) => acceptor.down(self, reason),
+        }
+    }
+}
+
+/// What is to be done once the lock is released.
+struct After {
+    woken: Vec<Waker>,
+    endpoint_events: Vec<EndpointEvent>,
+    tell: bool,
+}
+
+impl State {
+    /// Drains the tunnel: events to those they concern, datagrams to the socket.
+    fn drive<R: Runtime>(&mut self, driver: &Driver<R>) -> After {
+        let mut sends = 0;
+        loop {
+            while let Some(event) = self.tunnel.poll_endpoint_event() {
+                self.drained |= event.is_drained();
+                self.endpoint_events.push(event);
+            }
+            while let Some(event) = self.tunnel.poll() {
+                self.dispatch(event);
+            }
+            if sends == SENDS {
+                self.woken.extend(self.task.clone());
+                break;
+            }
+            if !self.send(driver) {
+                break;
+            }
+            sends += 1;
+        }
+        // Sending may have brought something up.
+        while let Some(event) = self.tunnel.poll_endpoint_event() {
+            self.drained |= event.is_drained();
+            self.endpoint_events.push(event);
+        }
+        if self.drained || self.wanted().is_some_and(|at| self.armed.is_none_or(|armed| at < armed)) {
+            self.woken.extend(self.task.clone());
+        }
+        let tell = !self.news.is_empty() && !std::mem::replace(&mut self.telling, true);
+        After {
+            woken: std::mem::take(&mut self.woken),
+            endpoint_events: std::mem::take(&mut self.endpoint_events),
+            tell,
+        }
+    }
+
+    /// When the timer is to fire. A full socket is waited for in another way.
+    fn wanted(&mut self) -> Option<Instant> {
+        if self.blocked.is_some() || self.drained { None } else { self.tunnel.poll_timeout() }
+    }
+
+    /// Sends one batch. Returns whether there may be more to send now.
+    fn send<R: Runtime>(&mut self, driver: &Driver<R>) -> bool {
+        let transmit = match self.blocked.take() {
+            Some(transmit) => transmit,
+            None => {
+                let segments = driver.socket.max_segments(self.tunnel.mtu());
+                match self.tunnel.poll_transmit(self.now, segments, &mut self.buffer) {
+                    Some(transmit) => transmit,
+                    None => return false,
+                }
+            }
+        };
+        let contents = self.buffer.get(..transmit.size).unwrap_or_default();
+        if driver.socket.send(&transmit, contents).is_ok() {
+            return true;
+        }
+        self.blocked = Some(transmit);
+        if let Some(task) = &self.task {
+            driver.socket.wait_writable(task);
+        }
+        false
+    }
+
+    fn dispatch(&mut self, event: Event) {
+        match event {
+            Event::Connected => match &self.start {
+                Start::Racing(won) if won.swap(true, Ordering::Relaxed) => {
+                    let refusal = Refusal::new(Code::LOST_RACE, "another address was faster");
+                    self.tunnel.close(self.now, refusal);
+                }
+                Start::AtOnce | Start::Racing(_) => self.tunnel.authenticate(self.now),
+            },
+            Event::AuthRequested { ticket, claim } => self.news.push_back(News::Claim(ticket, claim)),
+            Event::Authenticated(outcome) => {
+                self.outcome = Some(outcome.clone());
+                self.news.push_back(News::Up(outcome));
+                self.waiters.release(&mut self.woken);
+            }
+            Event::BindingRequested { binding, port, address } => {
+                self.binding_requests.push_back((binding, port, address));
+                self.waiters.release(&mut self.woken);
+            }
+            Event::BindingAnswered { binding, result } => {
+                self.binding_answers.insert(binding, result);
+                self.waiters.release(&mut self.woken);
+            }
+            Event::OpenRequested { stream, header } => {
+                self.streams.insert(stream, Slot::default());
+                self.offers.push_back((stream, header));
+                self.offer_waiters.release(&mut self.woken);
+            }
+            Event::OpenCancelled { stream } => self.update(stream, |slot| slot.gone = Some(Code::CANCELLED)),
+            Event::Stalled { stream } => self.update(stream, |slot| slot.gone = Some(Code::STALLED)),
+            Event::Refused { stream, refusal } => {
+                tracing::debug!(tunnel = %self.tunnel.id(), %stream, %refusal, "stream refused");
+                self.update(stream, |slot| slot.refused = Some(refusal));
+            }
+            Event::Stopped { stream, code } => self.update(stream, |slot| slot.stopped = Some(code)),
+            Event::Finished { stream } => self.update(stream, |slot| slot.finished = true),
+            Event::Readable { stream } | Event::Accepted { stream } => {
+                if let Some(slot) = self.streams.get_mut(&stream) {
+                    self.woken.extend(slot.reader.take());
+                }
+            }
+            Event::Writable { stream } => {
+                if let Some(slot) = self.streams.get_mut(&stream) {
+                    self.woken.extend(slot.writer.take());
+                }
+            }
+            Event::StreamsAvailable => self.open_waiters.release(&mut self.woken),
+            Event::Closed(reason) => self.ended(reason),
+            _ => {}
+        }
+    }
+
+    fn update(&mut self, stream: StreamId, change: impl FnOnce(&mut Slot)) {
+        if let Some(slot) = self.streams.get_mut(&stream) {
+            change(slot);
+            self.woken.extend(slot.reader.take());
+            self.woken.extend(slot.writer.take());
+        }
+    }
+
+    fn ended(&mut self, reason: CloseReason) {
+        self.closed = Some(reason.clone());
+        self.news.push_back(News::Down(reason));
+        self.offers.clear();
+        self.binding_requests.clear();
+        for slot in self.streams.values_mut() {
+            self.woken.extend(slot.reader.take());
+            self.woken.extend(slot.writer.take());
+        }
+        self.offer_waiters.release(&mut self.woken);
+        self.open_waiters.release(&mut self.woken);
+        self.waiters.release(&mut self.woken);
+    }
+
+    pub(crate) fn is_drained(&self) -> bool {
+        self.drained
+    }
+}

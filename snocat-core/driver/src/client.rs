@@ -1,0 +1,226 @@
+//! The client: finds the server, races its addresses, and returns with an authenticated tunnel.
+
+use std::future::poll_fn;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::task::Poll;
+use std::time::Instant;
+
+use snocat_core::auth::Outcome;
+use snocat_core::{BindingId, CloseReason, ClosedBy, Code, Refusal, TunnelError};
+
+use crate::cell::{Cell, Start};
+use crate::config::ClientConfig;
+use crate::driver::Driver;
+use crate::race::{interleave, race};
+use crate::runtime::Runtime;
+use crate::tls::CertificateProblem;
+use crate::tunnel::{PendingBinding, Tunnel};
+
+/// Where a client goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Destination {
+    /// A name or an IP address.
+    pub host: String,
+    /// The UDP port.
+    pub port: u16,
+    /// The name that the server's certificate must be valid for; mostly the host.
+    pub server_name: String,
+}
+
+/// A tunnel that is up, and the ports that were asked for along with it.
+#[derive(Debug)]
+pub struct Connected<R: Runtime> {
+    /// The tunnel.
+    pub tunnel: Tunnel<R>,
+    /// The answers to [`ClientConfig::bindings`], in the same order.
+    pub bindings: Vec<PendingBinding<R>>,
+}
+
+/// Why there is no tunnel.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// The host's addresses could not be found.
+    #[error("cannot find the addresses of `{host}`: {source}")]
+    Resolve {
+        /// The host.
+        host: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The host has no addresses.
+    #[error("`{0}` has no addresses")]
+    NoAddress(String),
+    /// No UDP socket could be had.
+    #[error("no UDP socket: {0}")]
+    Socket(#[source] io::Error),
+    /// The destination cannot be connected to.
+    #[error(transparent)]
+    Destination(#[from] snocat_core::ConnectError),
+    /// Nobody answered in time.
+    #[error("no answer from {}", list(.addresses))]
+    NoAnswer {
+        /// Where the attempts went.
+        addresses: Vec<SocketAddr>,
+        /// Whether a host said that nothing listens there. A hint: anybody on the way can say so.
+        unreachable: bool,
+    },
+    /// The server's certificate was turned down.
+    #[error("the server's certificate is not acceptable ({problem:?}): {reason}")]
+    Certificate {
+        /// What is wrong with it.
+        problem: CertificateProblem,
+        /// How the attempt ended.
+        reason: CloseReason,
+    },
+    /// The tunnel ended before it was up: one side turned the other away.
+    #[error("{0}")]
+    Closed(CloseReason),
+}
+
+fn list(addresses: &[SocketAddr]) -> String {
+    addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// Connects, authenticates, and asks for the bindings of `config`.
+///
+/// All addresses of the host are raced, 250 ms apart, because UDP to a port that nobody listens on is silent; only
+/// the first to complete the handshake authenticates. Gives up after
+/// [`Limits::authentication_time`](snocat_core::Limits::authentication_time).
+///
+/// # Errors
+/// [`ConnectError`].
+pub async fn connect<R: Runtime>(
+    runtime: &R,
+    to: &Destination,
+    config: &ClientConfig,
+) -> Result<Connected<R>, ConnectError> {
+    let deadline = runtime.now() + config.limits.authentication_time;
+    let resolved = futures_lite::future::or(runtime.resolve(&to.host, to.port), async {
+        runtime.sleep_until(deadline).await;
+        Err(io::ErrorKind::TimedOut.into())
+    });
+    let resolved =
+        resolved.await.map_err(|source| ConnectError::Resolve { host: to.host.clone(), source })?;
+    let addresses = interleave(resolved);
+    if addresses.is_empty() {
+        return Err(ConnectError::NoAddress(to.host.clone()));
+    }
+    let won = Arc::new(AtomicBool::new(false));
+    let alone = addresses.len() == 1;
+    let attempts = addresses.into_iter().map(|address| {
+        let start = if alone { Start::AtOnce } else { Start::Racing(won.clone()) };
+        attempt(runtime, address, to, config, start, deadline)
+    });
+    match race(runtime, attempts).await {
+        Ok(result) => result,
+        Err(failures) => Err(worst(failures).unwrap_or(ConnectError::NoAddress(to.host.clone()))),
+    }
+}
+
+/// One attempt. An error of the outer kind lets the next address try; one of the inner kind is the server's last
+/// word.
+async fn attempt<R: Runtime>(
+    runtime: &R,
+    address: SocketAddr,
+    to: &Destination,
+    config: &ClientConfig,
+    start: Start,
+    deadline: Instant,
+) -> Result<Result<Connected<R>, ConnectError>, ConnectError> {
+    let local = match address.ip() {
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    };
+    let driver = Driver::client(runtime.clone(), SocketAddr::new(local, 0), config.limits.clone())
+        .map_err(ConnectError::Socket)?;
+    let cell = driver.connect(config, start, address, &to.server_name)?;
+    let attempt = Attempt(&cell);
+    let bindings: Vec<Result<BindingId, TunnelError>> = cell.peek(|state| {
+        let ask = |binding: &crate::Binding| {
+            state.tunnel.request_binding(state.now, binding.port, &binding.address)
+        };
+        config.bindings.iter().map(ask).collect()
+    });
+    driver.run();
+    cell.run();
+    let outcome = futures_lite::future::or(outcome(&cell), async {
+        runtime.sleep_until(deadline).await;
+        Err(CloseReason::local(Refusal::new(Code::TIMEOUT, "no answer in time")))
+    });
+    match outcome.await {
+        Ok(outcome) => {
+            attempt.succeeded();
+            let tunnel = Tunnel::new(cell, outcome);
+            let bindings = bindings.into_iter().map(|id| tunnel.pending(id)).collect();
+            Ok(Ok(Connected { tunnel, bindings }))
+        }
+        Err(reason) => {
+            let unreachable = cell.was_unreachable();
+            match reason.by {
+                ClosedBy::Handshake(_) => match config.tls.take_problem() {
+                    Some(problem) => Err(ConnectError::Certificate { problem, reason }),
+                    None => Err(ConnectError::Closed(reason)),
+                },
+                ClosedBy::Local if reason.code == Code::TIMEOUT => {
+                    Err(ConnectError::NoAnswer { addresses: vec![address], unreachable })
+                }
+                ClosedBy::Local if reason.code == Code::LOST_RACE => Err(ConnectError::Closed(reason)),
+                ClosedBy::Peer | ClosedBy::Local => Ok(Err(ConnectError::Closed(reason))),
+                _ => Err(ConnectError::Closed(reason)),
+            }
+        }
+    }
+}
+
+/// An attempt that is given up ends its tunnel.
+struct Attempt<'a, R: Runtime>(&'a Arc<Cell<R>>);
+
+impl<R: Runtime> Attempt<'_, R> {
+    fn succeeded(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl<R: Runtime> Drop for Attempt<'_, R> {
+    fn drop(&mut self) {
+        self.0.close(Refusal::new(Code::LOST_RACE, "another address was faster"));
+    }
+}
+
+async fn outcome<R: Runtime>(cell: &Arc<Cell<R>>) -> Result<Outcome, CloseReason> {
+    poll_fn(|context| {
+        cell.peek(|state| {
+            if let Some(reason) = &state.closed {
+                return Poll::Ready(Err(reason.clone()));
+            }
+            if let Some(outcome) = &state.outcome {
+                return Poll::Ready(Ok(outcome.clone()));
+            }
+            state.waiters.register(context);
+            Poll::Pending
+        })
+    })
+    .await
+}
+
+/// Of several failures, the one that tells most: silence says less than a certificate.
+fn worst(failures: Vec<ConnectError>) -> Option<ConnectError> {
+    let mut silent = Vec::new();
+    let mut any_unreachable = false;
+    let mut other = None;
+    for failure in failures {
+        match failure {
+            ConnectError::NoAnswer { addresses, unreachable } => {
+                silent.extend(addresses);
+                any_unreachable |= unreachable;
+            }
+            failure => other = other.or(Some(failure)),
+        }
+    }
+    let silence = ConnectError::NoAnswer { addresses: silent.clone(), unreachable: any_unreachable };
+    other.or((!silent.is_empty()).then_some(silence))
+}

@@ -1,0 +1,56 @@
+//! What a server and a client are made from.
+
+use snocat_core::Limits;
+use snocat_core::auth::{ConnectingConfig, ListeningConfig};
+use snocat_core::route::RouteAddress;
+
+use crate::tls::{ClientTls, ServerTls};
+
+/// How a [`TunnelServer`](crate::TunnelServer) behaves.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ServerConfig {
+    /// The certificate it shows.
+    pub tls: ServerTls,
+    /// The authentication methods it accepts. The default accepts nobody.
+    pub authentication: ListeningConfig,
+    /// The limits of each tunnel, and of all strangers together.
+    pub limits: Limits,
+}
+
+impl ServerConfig {
+    /// With the default limits.
+    pub fn new(tls: ServerTls, authentication: ListeningConfig) -> Self {
+        Self { tls, authentication, limits: Limits::default() }
+    }
+}
+
+/// How [`connect`](crate::connect) behaves.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ClientConfig {
+    /// Whom it trusts.
+    pub tls: ClientTls,
+    /// Its credentials, and the name it wants for its tunnel.
+    pub authentication: ConnectingConfig,
+    /// The ports it asks for. The requests travel together with the credentials and cost no round trip.
+    pub bindings: Vec<Binding>,
+    /// The limits of the tunnel.
+    pub limits: Limits,
+}
+
+impl ClientConfig {
+    /// Without bindings, with the default limits.
+    pub fn new(tls: ClientTls, authentication: ConnectingConfig) -> Self {
+        Self { tls, authentication, bindings: Vec::new(), limits: Limits::default() }
+    }
+}
+
+/// A port that one side wants the other to listen on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Binding {
+    /// The TCP port; 0 for any.
+    pub port: u16,
+    /// What the streams of this binding are to be addressed to.
+    pub address: RouteAddress,
+}

@@ -1,0 +1,211 @@
+//! The data path: a TCP connection and a stream, copied into each other until both are over.
+//!
+//! TCP is read only while the stream takes it, and the stream only while TCP takes it: that is the
+//! back-pressure, from end to end. How one side's end becomes the other's is decided by
+//! [`pipe`](snocat_core::pipe). TCP closes with RST from the start, so that a transfer which is cut off, by
+//! whatever, never looks complete; only a clean end takes that off.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::net::Shutdown;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use snocat_core::pipe::{Actions, End, Input, Pipe};
+
+use crate::runtime::{Direction, Runtime, Tcp};
+use crate::stream::Stream;
+
+/// What one read of either side takes.
+const CHUNK: usize = 64 * 1024;
+/// Reads shorter than this are copied: a frozen slice keeps its whole block until it is acknowledged.
+const SMALL: usize = 4 * 1024;
+/// Reads and writes of one turn.
+const BUDGET: usize = 32;
+/// Buffers of one vectored write.
+const SLICES: usize = 64;
+
+/// Prepares a TCP connection: no delay, and RST whatever way it is closed.
+pub(crate) fn prepare<T: Tcp>(tcp: &T) -> io::Result<()> {
+    let socket = tcp.socket();
+    socket.set_linger(Some(Duration::ZERO))?;
+    socket.set_tcp_nodelay(true)
+}
+
+/// Copies until both directions are over, and closes both.
+pub async fn copy<R: Runtime>(tcp: R::Tcp, stream: Stream<R>) -> End {
+    if let Err(error) = prepare(&tcp) {
+        tracing::debug!(%error, "the connection was over before it began");
+    }
+    let mut copy = Copy {
+        tcp,
+        stream,
+        pipe: Pipe::new(),
+        up: Bytes::new(),
+        down: VecDeque::new(),
+        down_finished: false,
+        end: None,
+    };
+    poll_fn(|context| copy.poll(context)).await
+}
+
+struct Copy<R: Runtime> {
+    tcp: R::Tcp,
+    stream: Stream<R>,
+    pipe: Pipe,
+    /// Read from TCP, not yet taken by the stream.
+    up: Bytes,
+    /// Read from the stream, not yet taken by TCP.
+    down: VecDeque<Bytes>,
+    /// The stream has ended behind what is in `down`.
+    down_finished: bool,
+    end: Option<End>,
+}
+
+/// How far one direction came.
+enum Turn {
+    Waiting,
+    OutOfBudget,
+}
+
+impl<R: Runtime> Copy<R> {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<End> {
+        if let Some(input) = self.stream.poll_happened(context) {
+            self.handle(input);
+        }
+        let up = self.poll_up(context);
+        let down = self.poll_down(context);
+        if let Some(end) = self.end {
+            return Poll::Ready(end);
+        }
+        if matches!(up, Turn::OutOfBudget) || matches!(down, Turn::OutOfBudget) {
+            context.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+
+    fn poll_up(&mut self, context: &mut Context<'_>) -> Turn {
+        for _ in 0..BUDGET {
+            if !self.pipe.up_open() {
+                // A reset may still come from a visitor that has sent its end; so does the end of the stream.
+                return Turn::Waiting;
+            }
+            if self.up.is_empty() {
+                match self.read_tcp(context) {
+                    Poll::Ready(Ok(bytes)) if bytes.is_empty() => self.handle(Input::TcpEof),
+                    Poll::Ready(Ok(bytes)) => self.up = bytes,
+                    Poll::Ready(Err(_)) => self.handle(Input::TcpFailed),
+                    Poll::Pending => return Turn::Waiting,
+                }
+            } else {
+                match self.stream.poll_write(context, &mut self.up) {
+                    Poll::Ready(Ok(_)) => {}
+                    Poll::Ready(Err(error)) => self.handle(error.input()),
+                    Poll::Pending => return Turn::Waiting,
+                }
+            }
+        }
+        Turn::OutOfBudget
+    }
+
+    fn poll_down(&mut self, context: &mut Context<'_>) -> Turn {
+        for _ in 0..BUDGET {
+            if !self.pipe.down_open() {
+                return Turn::Waiting;
+            }
+            if !self.down.is_empty() {
+                match self.write_tcp(context) {
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(_)) => self.handle(Input::TcpFailed),
+                    Poll::Pending => return Turn::Waiting,
+                }
+            } else if self.down_finished {
+                self.handle(Input::StreamEof);
+            } else {
+                match self.stream.poll_read(context, CHUNK, &mut self.down) {
+                    Poll::Ready(Ok(finished)) => self.down_finished = finished,
+                    Poll::Ready(Err(error)) => self.handle(error.input()),
+                    Poll::Pending => return Turn::Waiting,
+                }
+            }
+        }
+        Turn::OutOfBudget
+    }
+
+    /// An empty result is the end.
+    fn read_tcp(&self, context: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+        let mut buffer = Vec::with_capacity(CHUNK);
+        loop {
+            match self.tcp.try_read(&mut buffer) {
+                Ok(bytes) if bytes < SMALL => return Poll::Ready(Ok(Bytes::copy_from_slice(&buffer))),
+                Ok(_) => return Poll::Ready(Ok(buffer.into())),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    std::task::ready!(self.tcp.poll_ready(Direction::Read, context))?;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+
+    fn write_tcp(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let written = {
+                let mut slices = [IoSlice::new(&[]); SLICES];
+                let mut used = 0;
+                for (slice, chunk) in slices.iter_mut().zip(&self.down) {
+                    *slice = IoSlice::new(chunk);
+                    used += 1;
+                }
+                self.tcp.try_write(slices.get(..used).unwrap_or_default())
+            };
+            match written {
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Ok(bytes) => {
+                    self.advance(bytes);
+                    return Poll::Ready(Ok(()));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    std::task::ready!(self.tcp.poll_ready(Direction::Write, context))?;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+
+    fn advance(&mut self, mut bytes: usize) {
+        while let Some(front) = self.down.front_mut() {
+            if bytes < front.len() {
+                front.advance(bytes);
+                return;
+            }
+            bytes -= front.len();
+            self.down.pop_front();
+        }
+    }
+
+    fn handle(&mut self, input: Input) {
+        let Actions { finish, reset, stop, shutdown, end } = self.pipe.handle(input);
+        if finish {
+            self.stream.finish();
+        }
+        if let Some(code) = reset {
+            self.stream.reset(code);
+        }
+        if let Some(code) = stop {
+            self.stream.stop(code);
+        }
+        if shutdown && self.tcp.socket().shutdown(Shutdown::Write).is_err() {
+            return self.handle(Input::TcpFailed);
+        }
+        if let Some(end) = end {
+            if end == End::Clean {
+                let _closing_anyway = self.tcp.socket().set_linger(None);
+            }
+            self.end = Some(end);
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! A driver: one UDP socket with its endpoint and its tunnels, and the task that receives.
+//!
+//! The receiving task takes a batch, locks the endpoint only to find out whose datagrams they are, and then
+//! each tunnel to feed it. The lock of the endpoint and that of a tunnel are never held together.
+
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+use std::time::SystemTime;
+
+use snocat_core::quic::TimeSource;
+use snocat_core::{
+    ConnectConfig, ConnectError, Datagram, Endpoint, EndpointConfig, EndpointEvent, Limits, ListenConfig,
+    Refusal, TunnelEvent, TunnelId,
+};
+
+use crate::cell::{Cell, Start};
+use crate::config::{ClientConfig, ServerConfig};
+use crate::runtime::Runtime;
+use crate::server::Acceptor;
+use crate::socket::{Buffers, Socket};
+use crate::sync::{Waiters, lock};
+
+/// Batches of one turn of the receiving task, before the other tasks have theirs.
+const BATCHES: usize = 16;
+/// New connections of one turn: accepting does TLS work, and established tunnels come first.
+const ACCEPTS: usize = 4;
+
+pub(crate) struct Driver<R: Runtime> {
+    pub(crate) runtime: R,
+    pub(crate) socket: Socket<R>,
+    acceptor: Option<Arc<Acceptor<R>>>,
+    state: Mutex<State<R>>,
+}
+
+struct State<R: Runtime> {
+    endpoint: Endpoint,
+    /// By the slot of their id.
+    cells: Vec<Option<Arc<Cell<R>>>>,
+    tunnels: usize,
+    /// Ends with the last tunnel.
+    closing: bool,
+    /// Those who wait for tunnels to go.
+    waiters: Waiters,
+}
+
+impl<R: Runtime> Driver<R> {
+    /// A driver that takes connections in.
+    pub(crate) fn server(
+        runtime: R,
+        address: SocketAddr,
+        config: &ServerConfig,
+        acceptor: Arc<Acceptor<R>>,
+    ) -> io::Result<Arc<Self>> {
+        let listen = ListenConfig {
+            crypto: config.tls.crypto.clone(),
+            token_key: Arc::new(ring::hkdf::Salt::new(ring::hkdf::HKDF_SHA256, &[]).extract(&seed()?)),
+            time_source: Arc::new(SystemClock),
+            authentication: config.authentication.clone(),
+        };
+        Self::start(runtime, address, config.limits.clone(), Some(listen), Some(acceptor))
+    }
+
+    /// A driver for one outgoing connection: it ends with it.
+    pub(crate) fn client(runtime: R, address: SocketAddr, limits: Limits) -> io::Result<Arc<Self>> {
+        Self::start(runtime, address, limits, None, None)
+    }
+
+    fn start(
+        runtime: R,
+        address: SocketAddr,
+        limits: Limits,
+        listen: Option<ListenConfig>,
+        acceptor: Option<Arc<Acceptor<R>>>,
+    ) -> io::Result<Arc<Self>> {
+        let socket = Socket::bind(&runtime, address, listen.is_none())?;
+        let closing = listen.is_none();
+        let config = EndpointConfig {
+            seed: seed()?,
+            reset_key: Arc::new(ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &seed()?)),
+            limits,
+            allow_mtud: !socket.may_fragment(),
+            listen,
+        };
+        let state = State {
+            endpoint: Endpoint::new(config),
+            cells: Vec::new(),
+            tunnels: 0,
+            closing,
+            waiters: Waiters::default(),
+        };
+        Ok(Arc::new(Self { runtime, socket, acceptor, state: Mutex::new(state) }))
+    }
+
+    /// Starts the receiving task. Of a client, after [`connect`](Self::connect): it ends when there is no tunnel.
+    pub(crate) fn run(self: &Arc<Self>) {
+        let driver = self.clone();
+        let mut buffers = Buffers::new();
+        let mut datagrams = Vec::new();
+        self.runtime
+            .spawn(poll_fn(move |context| driver.poll_receiving(context, &mut buffers, &mut datagrams)));
+    }
+
+    /// Begins a connection and starts the task of its tunnel.
+    pub(crate) fn connect(
+        self: &Arc<Self>,
+        config: &ClientConfig,
+        start: Start,
+        remote: SocketAddr,
+        server_name: &str,
+    ) -> Result<Arc<Cell<R>>, ConnectError> {
+        let connect = ConnectConfig {
+            crypto: config.tls.crypto.clone(),
+            authentication: config.authentication.clone(),
+            hold: matches!(start, Start::Racing(_)),
+        };
+        let mut state = lock(&self.state);
+        let (id, tunnel) = state.endpoint.connect(self.runtime.now(), &connect, remote, server_name)?;
+        let cell = Cell::new(self.clone(), tunnel, None, start);
+        state.insert(id, cell.clone());
+        drop(state);
+        Ok(cell)
+    }
+
+    /// Ends all tunnels, and the driver with the last of them.
+    pub(crate) fn close(&self, refusal: &Refusal) {
+        for cell in self.shut() {
+            cell.close(refusal.clone());
+        }
+        self.socket.wake_receiver();
+    }
+
+    /// Takes no new connections from here on. Returns the tunnels there are.
+    fn shut(&self) -> Vec<Arc<Cell<R>>> {
+        let mut state = lock(&self.state);
+        state.closing = true;
+        state.endpoint.stop_listening();
+        state.cells.iter().flatten().cloned().collect()
+    }
+
+    /// Tunnels, those among them that are only being closed.
+    pub(crate) fn tunnels(&self) -> usize {
+        lock(&self.state).tunnels
+    }
+
+    /// Has the task woken when a tunnel is gone.
+    pub(crate) fn wait_for_change(&self, context: &Context<'_>) {
+        lock(&self.state).waiters.register(context);
+    }
+
+    /// Carries a tunnel's events to the endpoint and returns the answers.
+    pub(crate) fn exchange(&self, id: TunnelId, events: Vec<EndpointEvent>) -> Vec<TunnelEvent> {
+        let mut gone = None;
+        let mut answers = Vec::new();
+        let mut woken = Vec::new();
+        {
+            let mut state = lock(&self.state);
+            for event in events {
+                if event.is_drained() {
+                    gone = state.remove(id);
+                    state.waiters.release(&mut woken);
+                }
+                answers.extend(state.endpoint.handle_event(id, event));
+            }
+        }
+        if gone.is_some() {
+            self.socket.wake_receiver();
+        }
+        woken.into_iter().for_each(Waker::wake);
+        answers
+    }
+
+    fn poll_receiving(
+        self: &Arc<Self>,
+        context: &mut Context<'_>,
+        buffers: &mut Buffers,
+        datagrams: &mut Vec<Datagram>,
+    ) -> Poll<()> {
+        self.socket.poll_senders(context);
+        for _ in 0..BATCHES {
+            if self.socket.poll_receive(context, buffers, datagrams).is_pending() {
+                let more = self.accept();
+                let state = lock(&self.state);
+                if state.closing && state.tunnels == 0 {
+                    return Poll::Ready(());
+                }
+                if more {
+                    context.waker().wake_by_ref();
+                }
+                return Poll::Pending;
+            }
+            self.deliver(datagrams);
+        }
+        self.accept();
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Finds the tunnels of a batch, then feeds them.
+    fn deliver(&self, datagrams: &mut Vec<Datagram>) {
+        let now = self.runtime.now();
+        let mut found: Vec<(Arc<Cell<R>>, Vec<TunnelEvent>)> = Vec::new();
+        {
+            let mut state = lock(&self.state);
+            for datagram in datagrams.drain(..) {
+                let Some((id, event)) = state.endpoint.handle_datagram(now, datagram) else { continue };
+                match found.last_mut() {
+                    Some((cell, events)) if cell.id() == id => events.push(event),
+                    _ => found.extend(state.cell(id).map(|cell| (cell, vec![event]))),
+                }
+            }
+        }
+        for (cell, events) in found {
+            cell.feed(events);
+        }
+    }
+
+    /// Takes a few new connections in and answers strangers. Returns whether more wait.
+    fn accept(self: &Arc<Self>) -> bool {
+        let mut accepted = Vec::new();
+        let mut responses = Vec::new();
+        let more = {
+            let mut state = lock(&self.state);
+            if !state.endpoint.is_due() {
+                return false;
+            }
+            let now = self.runtime.now();
+            while accepted.len() < ACCEPTS
+                && let Some((id, tunnel)) = state.endpoint.poll_accept(now)
+            {
+                let cell = Cell::new(self.clone(), tunnel, self.acceptor.clone(), Start::AtOnce);
+                state.insert(id, cell.clone());
+                accepted.push(cell);
+            }
+            let mut buffer = Vec::new();
+            while let Some(transmit) = state.endpoint.poll_transmit(&mut buffer) {
+                responses.push((transmit, std::mem::take(&mut buffer)));
+            }
+            state.endpoint.is_due()
+        };
+        for (transmit, contents) in responses {
+            // A stranger's answer is not worth waiting for.
+            let _lost_if_full = self.socket.send(&transmit, &contents);
+        }
+        for cell in accepted {
+            cell.run();
+        }
+        more
+    }
+}
+
+impl<R: Runtime> State<R> {
+    fn insert(&mut self, id: TunnelId, cell: Arc<Cell<R>>) {
+        if self.cells.len() <= id.slot() {
+            self.cells.resize_with(id.slot() + 1, || None);
+        }
+        if let Some(place) = self.cells.get_mut(id.slot()) {
+            *place = Some(cell);
+            self.tunnels += 1;
+        }
+    }
+
+    fn cell(&self, id: TunnelId) -> Option<Arc<Cell<R>>> {
+        self.cells.get(id.slot())?.clone()
+    }
+
+    fn remove(&mut self, id: TunnelId) -> Option<Arc<Cell<R>>> {
+        let cell = self.cells.get_mut(id.slot())?.take()?;
+        self.tunnels -= 1;
+        Some(cell)
+    }
+}
+
+/// 32 bytes from the system.
+fn seed() -> io::Result<[u8; 32]> {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).map_err(io::Error::other)?;
+    Ok(seed)
+}
+
+struct SystemClock;
+
+impl TimeSource for SystemClock {
+    fn now(&self) -> SystemTime {
+        SystemTime::now()
+    }
+}

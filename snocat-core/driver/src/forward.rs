@@ -1,0 +1,180 @@
+//! TCP ports of this side, forwarded through tunnels: what a server does for its clients.
+
+use std::collections::BTreeSet;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use snocat_core::open::Header;
+use snocat_core::route::RouteAddress;
+use snocat_core::{Code, Refusal};
+
+use crate::copy::{copy, prepare};
+use crate::router::out_of_descriptors;
+use crate::runtime::{Runtime, TcpListener};
+use crate::sync::lock;
+use crate::tunnel::Tunnel;
+
+/// Pause after the descriptors have run out.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// A port that is bound for a tunnel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bound {
+    /// The tunnel's name.
+    pub tunnel: String,
+    /// Where visitors are taken in.
+    pub addresses: Vec<SocketAddr>,
+    /// Where they are taken to.
+    pub target: RouteAddress,
+}
+
+/// Binds ports of a range for tunnels that ask, and forwards what connects to them.
+#[derive(Debug)]
+pub struct PortForwarder<R: Runtime> {
+    runtime: R,
+    ip: IpAddr,
+    ports: RangeInclusive<u16>,
+    taken: Arc<Mutex<BTreeSet<u16>>>,
+}
+
+impl<R: Runtime> PortForwarder<R> {
+    /// Forwards ports of this range, both ends included, on this address.
+    pub fn new(runtime: R, ip: IpAddr, ports: RangeInclusive<u16>) -> Self {
+        Self { runtime, ip, ports, taken: Arc::default() }
+    }
+
+    /// Serves what the tunnel asks for, until it ends; its ports are free again then.
+    pub async fn serve(&self, tunnel: Tunnel<R>, mut on_bound: impl FnMut(&Bound) + Send) {
+        while let Some(request) = tunnel.binding_request().await {
+            match self.bind(request.port()) {
+                Ok((listener, address, lease)) => {
+                    let target = request.address().clone();
+                    request.answer(Ok(vec![address]));
+                    let (runtime, visited) = (self.runtime.clone(), tunnel.clone());
+                    let bound = Bound {
+                        tunnel: tunnel.name().to_owned(),
+                        addresses: vec![address],
+                        target: target.clone(),
+                    };
+                    self.runtime.spawn(async move {
+                        accept(runtime, listener, visited, target).await;
+                        drop(lease);
+                    });
+                    on_bound(&bound);
+                }
+                Err(refusal) => {
+                    tracing::info!(tunnel = %tunnel.id(), %refusal, "no port");
+                    request.answer(Err(refusal));
+                }
+            }
+        }
+    }
+
+    /// The wanted port or none; any free one of the range for 0.
+    fn bind(&self, wanted: u16) -> Result<(R::TcpListener, SocketAddr, Lease), Refusal> {
+        if wanted != 0 {
+            if !self.ports.contains(&wanted) {
+                let (first, last) = (self.ports.start(), self.ports.end());
+                let text = format!("port {wanted} is outside {first}:{last}");
+                return Err(Refusal::new(Code::PORT_OUTSIDE, text));
+            }
+            return self.bind_one(wanted);
+        }
+        for port in self.ports.clone() {
+            match self.bind_one(port) {
+                Err(refusal) if refusal.code == Code::PORT_TAKEN => {}
+                result => return result,
+            }
+        }
+        let (first, last) = (self.ports.start(), self.ports.end());
+        Err(Refusal::new(Code::PORTS_EXHAUSTED, format!("all ports of {first}:{last} are in use")))
+    }
+
+    fn bind_one(&self, port: u16) -> Result<(R::TcpListener, SocketAddr, Lease), Refusal> {
+        let taken = || Refusal::new(Code::PORT_TAKEN, format!("port {port} is in use"));
+        let lease = Lease::take(&self.taken, port).ok_or_else(taken)?;
+        let address = SocketAddr::new(self.ip, port);
+        let listener = self.runtime.listen(address).map_err(|error| match error.kind() {
+            io::ErrorKind::AddrInUse => taken(),
+            _ => Refusal::new(Code::BIND_FAILED, format!("cannot listen on {address}: {error}")),
+        })?;
+        let address = listener.local_addr().unwrap_or(address);
+        Ok((listener, address, lease))
+    }
+}
+
+/// A port of the range, until dropped.
+struct Lease {
+    taken: Arc<Mutex<BTreeSet<u16>>>,
+    port: u16,
+}
+
+impl Lease {
+    fn take(taken: &Arc<Mutex<BTreeSet<u16>>>, port: u16) -> Option<Self> {
+        lock(taken).insert(port).then(|| Self { taken: taken.clone(), port })
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        lock(&self.taken).remove(&self.port);
+    }
+}
+
+/// Takes visitors in until the tunnel ends.
+async fn accept<R: Runtime>(runtime: R, listener: R::TcpListener, tunnel: Tunnel<R>, target: RouteAddress) {
+    let mut exhausted = false;
+    loop {
+        let next = async { Some(poll_fn(|context| listener.poll_accept(context)).await) };
+        match until_closed(&tunnel, next).await {
+            None => return,
+            Some(Ok((tcp, visitor))) => {
+                exhausted = false;
+                let (tunnel, target) = (tunnel.clone(), target.clone());
+                runtime.spawn(forward(tcp, visitor, tunnel, target));
+            }
+            Some(Err(error)) if out_of_descriptors(&error) => {
+                if !std::mem::replace(&mut exhausted, true) {
+                    tracing::warn!(%error, "cannot take more visitors in for now");
+                }
+                let pause = async {
+                    runtime.sleep_until(runtime.now() + PAUSE).await;
+                    Some(())
+                };
+                if until_closed(&tunnel, pause).await.is_none() {
+                    return;
+                }
+            }
+            // The visitor has gone before it was taken in.
+            Some(Err(error)) => tracing::debug!(%error, "accepting failed"),
+        }
+    }
+}
+
+async fn until_closed<R: Runtime, T>(tunnel: &Tunnel<R>, work: impl Future<Output = Option<T>>) -> Option<T> {
+    let closed = async {
+        tunnel.closed().await;
+        None
+    };
+    futures_lite::future::or(closed, work).await
+}
+
+async fn forward<R: Runtime>(tcp: R::Tcp, visitor: SocketAddr, tunnel: Tunnel<R>, target: RouteAddress) {
+    // From here on, whatever happens reaches the visitor as RST unless it ends well.
+    if prepare(&tcp).is_err() {
+        return;
+    }
+    let header = Header { visitor: Some(visitor), ..Header::forward(target) };
+    match tunnel.open(&header).await {
+        Ok(stream) => {
+            drop(tunnel);
+            let end = copy(tcp, stream).await;
+            tracing::debug!(?end, "visitor gone");
+        }
+        Err(error) => tracing::debug!(%error, "no stream for a visitor"),
+    }
+}

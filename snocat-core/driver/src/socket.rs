@@ -1,0 +1,238 @@
+//! The UDP socket of a driver: batches in both directions, and who waits when it is full.
+
+use std::io::{self, IoSliceMut};
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Waker};
+
+use bytes::BytesMut;
+use quinn_udp::{EcnCodepoint, RecvMeta, UdpSockRef, UdpSocketState};
+use snocat_core::Datagram;
+use snocat_core::quic::{self, Transmit};
+
+use crate::runtime::{Direction, Runtime, Udp};
+use crate::sync::{Waiters, lock, store};
+
+/// Buffers of one receive call. Each takes a whole batch of the kernel's (GRO).
+const BUFFERS: usize = 4;
+const BUFFER: usize = 64 * 1024;
+/// What the kernel is asked to buffer: its default overflows in one burst.
+const KERNEL_BUFFER: usize = 4 * 1024 * 1024;
+/// The longest UDP payload; a longer batch would fail as a whole.
+const MAX_BATCH: usize = 65_507;
+/// Datagrams of one send call at most, whatever the kernel would take: a longer burst only fills queues.
+const MAX_SEGMENTS: usize = 32;
+
+/// The socket was full; the datagram is still the caller's.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Full;
+
+pub(crate) struct Socket<R: Runtime> {
+    io: R::Udp,
+    state: UdpSocketState,
+    local: SocketAddr,
+    full: Mutex<Waiting>,
+    unreachable: AtomicBool,
+}
+
+#[derive(Default)]
+struct Waiting {
+    senders: Waiters,
+    /// The task that owns the socket's readiness.
+    receiver: Option<Waker>,
+}
+
+impl<R: Runtime> Socket<R> {
+    /// Binds to `address`. With `watch_errors`, what ICMP says is noted ([`was_unreachable`]).
+    ///
+    /// [`was_unreachable`]: Self::was_unreachable
+    pub(crate) fn bind(runtime: &R, address: SocketAddr, watch_errors: bool) -> io::Result<Self> {
+        let socket = UdpSocket::bind(address)?;
+        let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
+        let reference = || UdpSockRef::from(&socket);
+        let _may_be_refused = state.set_send_buffer_size(reference(), KERNEL_BUFFER);
+        let _may_be_refused = state.set_recv_buffer_size(reference(), KERNEL_BUFFER);
+        let granted = state.recv_buffer_size(reference()).unwrap_or(0);
+        if granted < KERNEL_BUFFER {
+            tracing::info!(
+                wanted = KERNEL_BUFFER,
+                granted,
+                "small UDP receive buffer: raise net.core.rmem_max for more speed"
+            );
+        }
+        if watch_errors {
+            state.enable_transport_errors(reference())?;
+        }
+        let local = socket.local_addr()?;
+        let io = runtime.udp(socket)?;
+        Ok(Self { io, state, local, full: Mutex::default(), unreachable: AtomicBool::new(false) })
+    }
+
+    pub(crate) fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+
+    pub(crate) fn may_fragment(&self) -> bool {
+        self.state.may_fragment()
+    }
+
+    /// Whether some host has said that nothing listens where a datagram went. A hint for people: anybody on
+    /// the way can say so.
+    pub(crate) fn was_unreachable(&self) -> bool {
+        self.unreachable.load(Ordering::Relaxed)
+    }
+
+    /// How many datagrams of `mtu` bytes may be sent at once. The kernel may change its mind at any time.
+    pub(crate) fn max_segments(&self, mtu: u16) -> usize {
+        self.state.max_gso_segments().min(MAX_BATCH / usize::from(mtu).max(1)).clamp(1, MAX_SEGMENTS)
+    }
+
+    /// Sends datagrams. What the network would lose is lost here, too; only a full socket is the caller's to
+    /// wait for.
+    pub(crate) fn send(&self, transmit: &Transmit, contents: &[u8]) -> Result<(), Full> {
+        let mut batch = quinn_udp::Transmit {
+            destination: transmit.destination,
+            ecn: transmit.ecn.and_then(|ecn| EcnCodepoint::from_bits(ecn as u8)),
+            contents,
+            segment_size: transmit.segment_size,
+            src_ip: transmit.src_ip,
+        };
+        let error = match self.try_send(&batch) {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(Full),
+            Err(error) => error,
+        };
+        tracing::debug!(%error, bytes = contents.len(), "sending failed");
+        let Some(size) = transmit.segment_size else { return Ok(()) };
+        // The interface may not take batches: one by one, then.
+        for segment in contents.chunks(size.max(1)) {
+            batch.contents = segment;
+            batch.segment_size = None;
+            if self.try_send(&batch).is_err() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn try_send(&self, batch: &quinn_udp::Transmit<'_>) -> io::Result<()> {
+        self.io.try_io(Direction::Write, |socket| self.state.try_send(socket, batch)).or_else(|error| {
+            // An ICMP message about an earlier datagram is reported instead of sending this one.
+            if error.kind() == io::ErrorKind::WouldBlock || !self.take_errors() {
+                return Err(error);
+            }
+            self.io.try_io(Direction::Write, |socket| self.state.try_send(socket, batch))
+        })
+    }
+
+    /// Has `waker` woken once the socket takes datagrams again.
+    pub(crate) fn wait_writable(&self, waker: &Waker) {
+        let receiver = {
+            let mut full = lock(&self.full);
+            full.senders.register(&Context::from_waker(waker));
+            full.receiver.clone()
+        };
+        if let Some(receiver) = receiver {
+            receiver.wake();
+        }
+    }
+
+    /// Wakes the task that receives.
+    pub(crate) fn wake_receiver(&self) {
+        let receiver = lock(&self.full).receiver.clone();
+        if let Some(receiver) = receiver {
+            receiver.wake();
+        }
+    }
+
+    /// The receiving task's part in sending: it owns the readiness of the socket.
+    pub(crate) fn poll_senders(&self, context: &mut Context<'_>) {
+        {
+            let mut full = lock(&self.full);
+            store(&mut full.receiver, context);
+            if full.senders.len() == 0 {
+                return;
+            }
+        }
+        if self.io.poll_ready(Direction::Write, context).is_ready() {
+            let mut woken = Vec::new();
+            lock(&self.full).senders.release(&mut woken);
+            woken.into_iter().for_each(Waker::wake);
+        }
+    }
+
+    /// Receives one batch into `datagrams`.
+    pub(crate) fn poll_receive(
+        &self,
+        context: &mut Context<'_>,
+        buffers: &mut Buffers,
+        datagrams: &mut Vec<Datagram>,
+    ) -> Poll<()> {
+        loop {
+            let received = {
+                let Buffers(memory, metas) = &mut *buffers;
+                let mut slices = memory.each_mut().map(|buffer| IoSliceMut::new(buffer));
+                self.io.try_io(Direction::Read, |socket| self.state.recv(socket, &mut slices, metas))
+            };
+            match received {
+                Ok(count) => {
+                    buffers.split(count, datagrams);
+                    return Poll::Ready(());
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    match self.io.poll_ready(Direction::Read, context) {
+                        Poll::Ready(Ok(())) => {}
+                        Poll::Ready(Err(error)) => tracing::debug!(%error, "waiting for the socket failed"),
+                        Poll::Pending => return Poll::Pending,
+                    }
+                }
+                // Whatever ICMP says about a datagram is no reason to stop, nor is anything else.
+                Err(error) => {
+                    if !self.take_errors() {
+                        tracing::debug!(%error, "receiving failed");
+                        return Poll::Ready(());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads what ICMP has to say. Returns whether there was anything.
+    fn take_errors(&self) -> bool {
+        let mut any = false;
+        while let Ok(Some(error)) =
+            self.io.try_io(Direction::Read, |socket| self.state.recv_transport_error(socket))
+        {
+            any = true;
+            if matches!(error.payload, quinn_udp::TransportErrorPayload::Unreachable) {
+                self.unreachable.store(true, Ordering::Relaxed);
+            }
+        }
+        any
+    }
+}
+
+/// What a receiving task keeps from batch to batch.
+pub(crate) struct Buffers([Vec<u8>; BUFFERS], [RecvMeta; BUFFERS]);
+
+impl Buffers {
+    pub(crate) fn new() -> Self {
+        Self(std::array::from_fn(|_| vec![0; BUFFER]), [RecvMeta::default(); BUFFERS])
+    }
+
+    /// Copies each datagram into memory of its own size: a few unread bytes must not keep a whole batch alive.
+    fn split(&self, count: usize, datagrams: &mut Vec<Datagram>) {
+        for (buffer, meta) in self.0.iter().zip(&self.1).take(count) {
+            let bytes = buffer.get(..meta.len).unwrap_or_default();
+            for data in bytes.chunks(meta.stride.max(1)) {
+                datagrams.push(Datagram {
+                    remote: meta.addr,
+                    local_ip: meta.dst_ip,
+                    ecn: meta.ecn.and_then(|ecn| quic::EcnCodepoint::from_bits(ecn as u8)),
+                    data: BytesMut::from(data),
+                });
+            }
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! A tunnel client: offers one TCP service of its own network on a port of the server.
+
+use std::error::Error;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use snocat_tokio::core::auth::{ConnectingConfig, Credential, TokenSecret};
+use snocat_tokio::core::route::{Policy, RouteAddress};
+use snocat_tokio::driver::rustls::pki_types::CertificateDer;
+use snocat_tokio::driver::rustls::pki_types::pem::PemObject;
+use snocat_tokio::{Binding, ClientConfig, ClientTls, Destination, TcpRouter, Tokio, Trust, connect, serve};
+
+/// Runs the client until the tunnel ends; `ready` learns where visitors are taken in.
+pub async fn run(
+    runtime: Tokio,
+    to: &Destination,
+    tls: ClientTls,
+    secret: &[u8],
+    target: SocketAddr,
+    ready: impl FnOnce(&[SocketAddr]),
+) -> Result<(), Box<dyn Error>> {
+    let address = RouteAddress::tcp(&target.ip().to_string(), target.port())?;
+    let secret = TokenSecret::new(secret.to_vec())?;
+    let mut config =
+        ClientConfig::new(tls, ConnectingConfig { methods: vec![Credential::Token(secret)], name: None });
+    config.bindings.push(Binding { port: 0, address: address.clone() });
+    let connected = connect(&runtime, to, &config).await?;
+    if let Some(binding) = connected.bindings.into_iter().next() {
+        ready(&binding.bound().await?);
+    }
+    // Whatever the server asks for, only the target is reachable.
+    serve(&connected.tunnel, Arc::new(TcpRouter::new(Policy::only([address])))).await;
+    Err(connected.tunnel.closed().await.to_string().into())
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let [host, port, authority, secret, target] =
+        arguments("usage: client HOST PORT CERT.pem SECRET TARGET")?;
+    let authority = CertificateDer::from_pem_file(authority)?;
+    let tls = ClientTls::new(Trust::Authorities(vec![authority]), None)?;
+    let to = Destination { port: port.parse()?, server_name: host.clone(), host };
+    let ready = |visitors: &[SocketAddr]| println!("forwarding {visitors:?}");
+    run(Tokio::current()?, &to, tls, secret.as_bytes(), target.parse()?, ready).await
+}
+
+fn arguments<const N: usize>(usage: &str) -> Result<[String; N], Box<dyn Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    arguments.try_into().map_err(|_| usage.into())
+}

@@ -1,0 +1,50 @@
+//! A tunnel server: forwards the ports 8080 to 8090 of this machine for clients that know the secret.
+
+use std::error::Error;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use snocat_tokio::core::auth::{ListeningConfig, TokenKey, TokenKeys, TokenSecret};
+use snocat_tokio::driver::Runtime;
+use snocat_tokio::driver::rustls::pki_types::pem::PemObject;
+use snocat_tokio::driver::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use snocat_tokio::{PortForwarder, ServerConfig, ServerEvent, ServerTls, Tokio, TunnelServer};
+
+/// Runs the server until it is closed; `ready` learns the address that clients connect to.
+pub async fn run(
+    runtime: Tokio,
+    tls: ServerTls,
+    secret: &[u8],
+    ready: impl FnOnce(SocketAddr),
+) -> Result<(), Box<dyn Error>> {
+    let key = TokenKey { identity: None, secret: TokenSecret::new(secret.to_vec())? };
+    let authentication = ListeningConfig { none: false, tokens: Some(Arc::new(TokenKeys::new(vec![key]))) };
+    let config = ServerConfig::new(tls, authentication);
+    let server = TunnelServer::bind(runtime.clone(), "127.0.0.1:0".parse()?, &config)?;
+    ready(server.local_addr());
+    let ports = Arc::new(PortForwarder::new(runtime.clone(), [127, 0, 0, 1].into(), 8080..=8090));
+    while let Some(event) = server.next().await {
+        match event {
+            ServerEvent::TunnelUp(tunnel) => {
+                let ports = ports.clone();
+                runtime.spawn(async move { ports.serve(tunnel, |bound| println!("{bound:?}")).await });
+            }
+            ServerEvent::TunnelDown { tunnel, reason } => println!("{} is down: {reason}", tunnel.name()),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let [cert, key, secret] = arguments("usage: server CERT.pem KEY.pem SECRET")?;
+    let chain = CertificateDer::pem_file_iter(cert)?.collect::<Result<_, _>>()?;
+    let tls = ServerTls::new(chain, PrivateKeyDer::from_pem_file(key)?, None)?;
+    run(Tokio::current()?, tls, secret.as_bytes(), |quic| println!("listening on {quic}")).await
+}
+
+fn arguments<const N: usize>(usage: &str) -> Result<[String; N], Box<dyn Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    arguments.try_into().map_err(|_| usage.into())
+}

@@ -1,0 +1,99 @@
+//! tokio as the driver sees it.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use snocat_driver::Runtime;
+use tokio::runtime::{Handle, TryCurrentError};
+use tokio::time::Sleep;
+
+use crate::net::{TcpListener, TcpStream, UdpSocket};
+
+/// A tokio runtime, with its I/O and time drivers enabled.
+#[derive(Clone, Debug)]
+pub struct Tokio(Handle);
+
+impl Tokio {
+    /// The runtime that runs the caller.
+    ///
+    /// # Errors
+    /// If no tokio runtime does.
+    pub fn current() -> Result<Self, TryCurrentError> {
+        Handle::try_current().map(Self)
+    }
+}
+
+impl From<Handle> for Tokio {
+    fn from(handle: Handle) -> Self {
+        Self(handle)
+    }
+}
+
+impl Runtime for Tokio {
+    type Udp = UdpSocket;
+    type Tcp = TcpStream;
+    type TcpListener = TcpListener;
+    type Timer = Timer;
+
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.0.spawn(task);
+    }
+
+    fn timer(&self) -> Timer {
+        Timer { handle: self.0.clone(), sleep: None }
+    }
+
+    fn udp(&self, socket: std::net::UdpSocket) -> io::Result<UdpSocket> {
+        let _context = self.0.enter();
+        tokio::net::UdpSocket::from_std(socket).map(UdpSocket)
+    }
+
+    fn listen(&self, address: SocketAddr) -> io::Result<TcpListener> {
+        let _context = self.0.enter();
+        let listener = std::net::TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        tokio::net::TcpListener::from_std(listener).map(TcpListener)
+    }
+
+    async fn connect(&self, address: SocketAddr) -> io::Result<TcpStream> {
+        tokio::net::TcpStream::connect(address).await.map(TcpStream)
+    }
+
+    async fn resolve(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        Ok(tokio::net::lookup_host((host, port)).await?.collect())
+    }
+}
+
+/// A timer of tokio's.
+#[derive(Debug)]
+pub struct Timer {
+    handle: Handle,
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl snocat_driver::Timer for Timer {
+    fn reset(&mut self, deadline: Instant) {
+        match &mut self.sleep {
+            Some(sleep) => sleep.as_mut().reset(deadline.into()),
+            None => {
+                let _context = self.handle.enter();
+                self.sleep = Some(Box::pin(tokio::time::sleep_until(deadline.into())));
+            }
+        }
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let Some(sleep) = &mut self.sleep else { return Poll::Pending };
+        std::task::ready!(sleep.as_mut().poll(context));
+        self.sleep = None;
+        Poll::Ready(())
+    }
+}

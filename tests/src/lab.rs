@@ -1,0 +1,354 @@
+//! A server and clients in this process, each with its own runtime.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use snocat_driver::core::auth::{
+    ConnectingConfig, Credential, ListeningConfig, TokenKey, TokenKeys, TokenSecret, TunnelName,
+};
+use snocat_driver::core::route::{Policy, RouteAddress};
+use snocat_driver::core::{CloseReason, Code, Limits};
+use snocat_driver::rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use snocat_driver::{
+    BindError, Binding, Bound, ClientConfig, ClientTls, ConnectError, Destination, PortForwarder,
+    ServerConfig, ServerEvent, ServerTls, TcpRouter, Trust, TunnelServer, connect, serve,
+};
+use snocat_smol::Smol;
+use snocat_tokio::Tokio;
+use tokio::sync::oneshot;
+
+/// How long anything in a test may take before it has failed.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A runtime.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Runtime {
+    /// tokio, with two threads.
+    Tokio,
+    /// smol, with two threads.
+    Smol,
+}
+
+/// The runtimes of the two sides.
+#[derive(Copy, Clone, Debug)]
+pub struct Pairing {
+    /// The server's.
+    pub server: Runtime,
+    /// The client's.
+    pub client: Runtime,
+}
+
+/// What a test may want otherwise.
+#[derive(Clone)]
+pub struct Options {
+    /// The secret that the client has.
+    pub secret: Vec<u8>,
+    /// Whether the server accepts the method `none`, and the client offers it.
+    pub none: bool,
+    /// Whether the client trusts the server's certificate.
+    pub trusted: bool,
+    /// The name the client asks for.
+    pub name: Option<&'static str>,
+    /// The port the client asks for; 0 for any.
+    pub port: u16,
+    /// The ports the server binds.
+    pub ports: RangeInclusive<u16>,
+    /// The limits of both sides.
+    pub limits: Limits,
+}
+
+/// The secret that servers of the lab know.
+const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            secret: SECRET.to_vec(),
+            none: false,
+            trusted: true,
+            name: None,
+            port: 0,
+            ports: 1024..=65535,
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// Runs `main` on a runtime of its own, in threads of its own. The runtime goes when `main` ends.
+fn run(runtime: Runtime, main: impl Main) -> JoinHandle<()> {
+    std::thread::spawn(move || match runtime {
+        Runtime::Tokio => {
+            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+            let runtime = runtime.unwrap();
+            let handle = runtime.handle().clone();
+            runtime.block_on(main.run(Tokio::from(handle)));
+            runtime.shutdown_background();
+        }
+        Runtime::Smol => {
+            let executor = Arc::new(async_executor::Executor::new());
+            let (stop, stopped) = oneshot::channel::<()>();
+            let second = {
+                let executor = executor.clone();
+                std::thread::spawn(move || async_io::block_on(executor.run(async { drop(stopped.await) })))
+            };
+            async_io::block_on(executor.run(main.run(Smol::new(executor.clone()))));
+            drop(stop);
+            second.join().unwrap();
+        }
+    })
+}
+
+/// A function that is generic over the runtime.
+trait Main: Send + 'static {
+    fn run<R: snocat_driver::Runtime>(self, runtime: R) -> impl Future<Output = ()> + Send;
+}
+
+/// A certificate, and the sides that use it.
+pub struct Lab {
+    pairing: Pairing,
+    certificate: CertificateDer<'static>,
+    key: Vec<u8>,
+}
+
+impl Lab {
+    /// A lab with a certificate for `localhost`.
+    pub fn new(pairing: Pairing) -> Self {
+        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+        let parameters = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        let certificate = parameters.self_signed(&key).unwrap().der().clone();
+        Self { pairing, certificate, key: key.serialize_der() }
+    }
+
+    /// Starts a server.
+    pub fn server(&self, options: &Options) -> Server {
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key.clone()));
+        let tls = ServerTls::new(vec![self.certificate.clone()], key, None).unwrap();
+        let token = TokenKey { identity: None, secret: TokenSecret::new(SECRET.to_vec()).unwrap() };
+        let tokens = Some(Arc::new(TokenKeys::new(vec![token])));
+        let mut config = ServerConfig::new(tls, ListeningConfig { none: options.none, tokens });
+        config.limits = options.limits.clone();
+        let (ready, address) = channel();
+        let (events, received) = channel();
+        let (stop, stopped) = oneshot::channel();
+        let main = ServerMain { config, ports: options.ports.clone(), ready, events, stopped };
+        let thread = run(self.pairing.server, main);
+        let quic = address.recv_timeout(PATIENCE).unwrap();
+        Server { quic, events: received, stop: Some(stop), thread: Some(thread) }
+    }
+
+    /// Starts a client that offers `target` on a port of the server.
+    ///
+    /// # Errors
+    /// Whatever kept it from getting the port.
+    pub fn client(&self, server: &Server, target: SocketAddr, options: &Options) -> Result<Client, Failure> {
+        let stranger = Self::new(self.pairing);
+        let trusted = if options.trusted { &self.certificate } else { &stranger.certificate };
+        let tls = ClientTls::new(Trust::Authorities(vec![trusted.clone()]), None).unwrap();
+        let credential = match options.none {
+            true => Credential::None,
+            false => Credential::Token(TokenSecret::new(options.secret.clone()).unwrap()),
+        };
+        let name = options.name.map(|name| name.parse::<TunnelName>().unwrap());
+        let mut config = ClientConfig::new(tls, ConnectingConfig { methods: vec![credential], name });
+        let address = RouteAddress::tcp(&target.ip().to_string(), target.port()).unwrap();
+        config.bindings.push(Binding { port: options.port, address });
+        config.limits = options.limits.clone();
+        let to = Destination {
+            host: server.quic.ip().to_string(),
+            port: server.quic.port(),
+            server_name: "localhost".to_owned(),
+        };
+        let (ready, result) = channel();
+        let (ended, end) = channel();
+        let (stop, stopped) = oneshot::channel();
+        let thread = run(self.pairing.client, ClientMain { config, to, ready, ended, stopped });
+        let port = result.recv_timeout(PATIENCE).unwrap()?;
+        Ok(Client { port, end, stop: Some(stop), thread: Some(thread) })
+    }
+
+    /// A server, and a client that offers `target`.
+    pub fn pair(&self, target: SocketAddr) -> (Server, Client) {
+        let options = Options::default();
+        let server = self.server(&options);
+        let client = self.client(&server, target, &options).unwrap();
+        (server, client)
+    }
+}
+
+/// Why a client has no port.
+#[derive(Debug)]
+pub enum Failure {
+    /// There is no tunnel.
+    Connect(ConnectError),
+    /// The tunnel is there, the port is not.
+    Bind(BindError),
+}
+
+impl Failure {
+    /// The code of the refusal, if it is one.
+    pub fn code(&self) -> Option<Code> {
+        match self {
+            Self::Connect(ConnectError::Closed(reason)) => Some(reason.code),
+            Self::Bind(BindError::Refused(refusal)) => Some(refusal.code),
+            _ => None,
+        }
+    }
+}
+
+/// What a server says.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Said {
+    /// A tunnel of this name is up.
+    Up(String),
+    /// A tunnel of this name is down.
+    Down(String, Code),
+    /// A port is bound.
+    Bound(Bound),
+}
+
+/// A running server.
+pub struct Server {
+    /// Where its clients connect to.
+    pub quic: SocketAddr,
+    events: Receiver<Said>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    /// The next thing it says.
+    pub fn next(&self) -> Said {
+        self.events.recv_timeout(PATIENCE).unwrap()
+    }
+
+    /// Stops it as the command would, and waits until it is gone.
+    pub fn stop(mut self) {
+        self.stop_and_join();
+    }
+
+    fn stop_and_join(&mut self) {
+        self.stop.take();
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop_and_join();
+    }
+}
+
+/// A running client.
+pub struct Client {
+    /// Where visitors connect to.
+    pub port: SocketAddr,
+    end: Receiver<CloseReason>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Client {
+    /// Waits until its tunnel has ended.
+    pub fn end(&self) -> CloseReason {
+        self.end.recv_timeout(PATIENCE).unwrap()
+    }
+
+    /// Stops it as the command would, and waits until it is gone.
+    pub fn stop(mut self) {
+        self.stop_and_join();
+    }
+
+    fn stop_and_join(&mut self) {
+        self.stop.take();
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.stop_and_join();
+    }
+}
+
+struct ServerMain {
+    config: ServerConfig,
+    ports: RangeInclusive<u16>,
+    ready: Sender<SocketAddr>,
+    events: Sender<Said>,
+    stopped: oneshot::Receiver<()>,
+}
+
+impl Main for ServerMain {
+    async fn run<R: snocat_driver::Runtime>(self, runtime: R) {
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let server = TunnelServer::bind(runtime.clone(), any, &self.config).unwrap();
+        self.ready.send(server.local_addr()).unwrap();
+        let forwarder =
+            PortForwarder::new(runtime.clone(), IpAddr::V4(Ipv4Addr::LOCALHOST), self.ports.clone());
+        let forwarder = Arc::new(forwarder);
+        let serving = async {
+            while let Some(event) = server.next().await {
+                let said = match event {
+                    ServerEvent::TunnelUp(tunnel) => {
+                        let said = Said::Up(tunnel.name().to_owned());
+                        let (forwarder, events) = (forwarder.clone(), Mutex::new(self.events.clone()));
+                        runtime.spawn(async move {
+                            let bound = |bound: &Bound| {
+                                let _the_test_may_be_over =
+                                    events.lock().unwrap().send(Said::Bound(bound.clone()));
+                            };
+                            forwarder.serve(tunnel, bound).await;
+                        });
+                        said
+                    }
+                    ServerEvent::TunnelDown { tunnel, reason } => {
+                        Said::Down(tunnel.name().to_owned(), reason.code)
+                    }
+                    _ => continue,
+                };
+                let _the_test_may_be_over = self.events.send(said);
+            }
+        };
+        futures_lite::future::or(serving, async { drop(self.stopped.await) }).await;
+        server.close(Code::STOPPING, "server stopped").await;
+    }
+}
+
+struct ClientMain {
+    config: ClientConfig,
+    to: Destination,
+    ready: Sender<Result<SocketAddr, Failure>>,
+    ended: Sender<CloseReason>,
+    stopped: oneshot::Receiver<()>,
+}
+
+impl Main for ClientMain {
+    async fn run<R: snocat_driver::Runtime>(self, runtime: R) {
+        let connected = match connect(&runtime, &self.to, &self.config).await {
+            Ok(connected) => connected,
+            Err(error) => return self.ready.send(Err(Failure::Connect(error))).unwrap(),
+        };
+        let tunnel = connected.tunnel;
+        for binding in connected.bindings {
+            match binding.bound().await {
+                Ok(addresses) => self.ready.send(Ok(addresses[0])).unwrap(),
+                Err(error) => return self.ready.send(Err(Failure::Bind(error))).unwrap(),
+            }
+        }
+        let only = self.config.bindings.iter().map(|binding| binding.address.clone());
+        let router = Arc::new(TcpRouter::new(Policy::only(only)));
+        let stopped = async { drop(self.stopped.await) };
+        futures_lite::future::or(serve(&tunnel, router), stopped).await;
+        tunnel.close(Code::STOPPING, "client stopped");
+        let _the_test_may_be_over = self.ended.send(tunnel.closed().await);
+        tunnel.drained().await;
+    }
+}
