@@ -98,10 +98,7 @@ impl Pipe {
             Input::TcpFailed => return self.abort(Code::RESET, true, true),
             // The half that the peer reset needs no stop any more.
             Input::StreamReset(code) if self.down => return self.abort(code, true, false),
-            // A peer that has everything may stop with `none` before its acknowledgement is here.
-            Input::StreamStopped(code) if self.up != Up::Done && code != Code::NONE => {
-                return self.abort(code, true, true);
-            }
+            Input::StreamStopped(code) if self.up != Up::Done => return self.abort(code, true, true),
             // Nobody is left to be told anything.
             Input::TunnelLost => return self.abort(Code::CLOSED, false, false),
             _ => {}
@@ -202,7 +199,7 @@ mod tests {
             match input {
                 Input::TcpFailed | Input::TunnelLost => true,
                 Input::StreamReset(_) => !self.delivered(),
-                Input::StreamStopped(code) => code != Code::NONE && !self.acknowledged(),
+                Input::StreamStopped(_) => !self.acknowledged(),
                 _ => false,
             }
         }
