@@ -4,14 +4,97 @@
 
 pub mod args;
 pub mod cert;
+pub mod client;
+pub mod demo;
 pub mod error;
+pub mod explain;
 pub mod files;
 pub mod launch;
 pub mod limits;
 pub mod output;
 pub mod page;
+pub mod server;
 pub mod signal;
 pub mod tls;
 pub mod token;
 pub mod values;
 
+use std::future::Future;
+use std::io;
+use std::process::ExitCode;
+use std::thread;
+
+use clap::{CommandFactory, FromArgMatches};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+
+use crate::args::{Arguments, Command};
+use crate::error::Error;
+pub use crate::launch::Launch;
+use crate::output::Output;
+use crate::signal::Stop;
+
+/// Does what the command line says, on the runtime `L`, and returns the exit code: 0 done, 1 failed, 2 wrong
+/// usage.
+pub fn main<L: Launch>() -> ExitCode {
+    let mut command = Arguments::command().name(L::NAME);
+    let arguments = command.try_get_matches_from_mut(std::env::args_os()).and_then(|matches| {
+        Arguments::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+    });
+    let done = match arguments {
+        Ok(arguments) => execute::<L>(arguments),
+        // `--help` and `--version`, too.
+        Err(error) => error.exit(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::error(&error);
+            ExitCode::from(error.code())
+        }
+    }
+}
+
+fn execute<L: Launch>(arguments: Arguments) -> Result<(), Error> {
+    match arguments.command {
+        Command::Demo(demo) => {
+            run::<L, _>(false, |runtime, output, stop| demo::run(runtime, demo, output, stop))
+        }
+        Command::Cert(cert) => cert::run(&cert),
+        Command::Token(token) => token::run(&token),
+        Command::Server(server) => run::<L, _>(server.format.json, |runtime, output, stop| {
+            server::run(runtime, server, output, stop)
+        }),
+        Command::Client(client) => run::<L, _>(client.format.json, |runtime, output, stop| {
+            client::run(runtime, client, output, stop)
+        }),
+    }
+}
+
+/// Runs a command that opens connections: with a log, all the files it may have, signals, and a runtime.
+fn run<L: Launch, F: Future<Output = Result<(), Error>>>(
+    json: bool,
+    command: impl FnOnce(L::Runtime, Output, Stop) -> F,
+) -> Result<(), Error> {
+    log();
+    limits::raise_open_files();
+    let cannot = |what: &str, error: &dyn std::error::Error| {
+        Error::failed(format_args!("cannot {what}: {error}"), "the system may be short of threads or files")
+    };
+    let stop = Stop::on_signals().map_err(|error| cannot("handle signals", &error))?;
+    let output = Output::stdout(json).map_err(|error| cannot("start", &error))?;
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let done = L::block_on(threads, |runtime| command(runtime, output.clone(), stop));
+    output.flush();
+    done.map_err(|error| cannot("start", &error))?
+}
+
+/// The log goes to stderr, and is what `RUST_LOG` asks for: by default warnings.
+fn log() {
+    let filter = EnvFilter::builder().with_default_directive(LevelFilter::WARN.into()).from_env_lossy();
+    let _ = tracing_subscriber::fmt()
+        .with_writer(io::stderr)
+        .with_ansi(output::stderr_takes_colours())
+        .with_env_filter(filter)
+        .try_init();
+}

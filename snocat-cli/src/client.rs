@@ -1,0 +1,174 @@
+//! `snocat client`: opens a tunnel to a server, and connects what comes through it to one target.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_lite::future;
+use snocat_driver::core::auth::{ConnectingConfig, Credential};
+use snocat_driver::core::route::{Policy, RouteAddress};
+use snocat_driver::core::{CloseReason, Code};
+use snocat_driver::{
+    BindError, Binding, ClientConfig, Connected, Destination, Runtime, TcpRouter, Tunnel, connect,
+};
+
+use crate::args::ClientArgs;
+use crate::error::Error;
+use crate::explain::{self, Attempt};
+use crate::output::{self, Event, Output, Side};
+use crate::server::within;
+use crate::signal::Stop;
+use crate::values::HostPort;
+use crate::{tls, token};
+
+/// How long the end waits for the server to hear of it.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// How long the target has to answer at start before a warning says that it did not.
+const PROBE: Duration = Duration::from_secs(5);
+
+/// Runs `snocat client` until `stop` or until the tunnel ends.
+///
+/// # Errors
+/// There is no tunnel or no port on the server, or the tunnel ended without being asked to.
+pub async fn run<R: Runtime>(
+    runtime: R,
+    arguments: ClientArgs,
+    output: Output,
+    stop: Stop,
+) -> Result<(), Error> {
+    let credential = match &arguments.token_file {
+        Some(path) => Credential::Token(token::client_secret(path)?),
+        None => Credential::None,
+    };
+    let tls = tls::client(arguments.authority.as_deref())?;
+    let target = target(&arguments.target)?;
+    let authentication = ConnectingConfig { methods: vec![credential], name: arguments.name.clone() };
+    let mut config = ClientConfig::new(tls, authentication);
+    config.bindings = vec![Binding { port: arguments.port.unwrap_or(0), address: target.clone() }];
+    let destination = Destination {
+        host: arguments.driver.host.clone(),
+        port: arguments.driver.port,
+        server_name: arguments.server_name(),
+    };
+    runtime.spawn(probe(runtime.clone(), arguments.target.clone()));
+    let attempt = Attempt::from(&arguments);
+    session(&runtime, &destination, &config, target, &attempt, |event| output.event(&event), &stop).await?;
+    output.event(&Event::Stopped);
+    Ok(())
+}
+
+/// The route address of a target.
+pub(crate) fn target(target: &HostPort) -> Result<RouteAddress, Error> {
+    RouteAddress::tcp(&target.host, target.port).map_err(|error| {
+        Error::usage(format_args!("{target} cannot be a target: {error}"), "choose another --target")
+    })
+}
+
+/// A tunnel's whole life: connects, then lets `target` and nothing else be reached through it, until `stop`.
+///
+/// # Errors
+/// There is no tunnel or no port on the server, or the tunnel ended without being asked to.
+pub(crate) async fn session<R: Runtime>(
+    runtime: &R,
+    destination: &Destination,
+    config: &ClientConfig,
+    target: RouteAddress,
+    attempt: &Attempt,
+    tell: impl Fn(Event),
+    stop: &Stop,
+) -> Result<(), Error> {
+    let stopped = async {
+        stop.requested().await;
+        None
+    };
+    match future::or(stopped, async { Some(connect(runtime, destination, config).await) }).await {
+        None => Ok(()),
+        Some(Err(error)) => Err(attempt.connect(&error)),
+        Some(Ok(connected)) => serve(runtime, connected, target, attempt, tell, stop).await,
+    }
+}
+
+/// What ends a client's tunnel.
+enum End {
+    /// The user.
+    Stopped,
+    /// The tunnel itself.
+    Closed(CloseReason),
+    /// There is no use for it without a port on the server.
+    NoPort(Error),
+}
+
+async fn serve<R: Runtime>(
+    runtime: &R,
+    connected: Connected<R>,
+    target: RouteAddress,
+    attempt: &Attempt,
+    tell: impl Fn(Event),
+    stop: &Stop,
+) -> Result<(), Error> {
+    let Connected { tunnel, bindings } = connected;
+    let name = tunnel.name().to_owned();
+    tell(Event::TunnelUp { tunnel: name.clone(), remote: tunnel.remote_address(), side: Side::Client });
+
+    let router = Arc::new(TcpRouter::new(Policy::only([target.clone()])));
+    let stopped = async {
+        stop.requested().await;
+        End::Stopped
+    };
+    let closed = async { End::Closed(tunnel.closed().await) };
+    let bound = async {
+        for binding in bindings {
+            match binding.bound().await {
+                Ok(addresses) => tell(explain::bound(&name, addresses, &target)),
+                // The tunnel says so itself.
+                Err(BindError::Closed(_)) => break,
+                Err(error) => return End::NoPort(attempt.bind(&error)),
+            }
+        }
+        future::pending().await
+    };
+    let streams = async {
+        snocat_driver::serve(&tunnel, router).await;
+        future::pending().await
+    };
+    match future::or(future::or(stopped, closed), future::or(bound, streams)).await {
+        End::Stopped => {
+            close(runtime, &tunnel, Code::STOPPING, "client stopped").await;
+            Ok(())
+        }
+        End::Closed(reason) => {
+            tell(Event::TunnelDown { tunnel: name, reason: reason.to_string() });
+            Err(attempt.closed(&reason))
+        }
+        End::NoPort(error) => {
+            close(runtime, &tunnel, Code::CLOSED, "no use without a port").await;
+            Err(error)
+        }
+    }
+}
+
+async fn close<R: Runtime>(runtime: &R, tunnel: &Tunnel<R>, code: Code, text: &str) {
+    tunnel.close(code, text);
+    within(runtime, LAST_WORDS, tunnel.drained()).await;
+}
+
+/// Warns if nothing answers at the target yet. That is no reason not to start: it may come later.
+async fn probe<R: Runtime>(runtime: R, target: HostPort) {
+    let reachable = async {
+        let mut result = Err(io::Error::new(io::ErrorKind::NotFound, "it has no address"));
+        for address in runtime.resolve(&target.host, target.port).await? {
+            result = runtime.connect(address).await.map(drop);
+            if result.is_ok() {
+                break;
+            }
+        }
+        result
+    };
+    let problem = match within(&runtime, PROBE, reachable).await {
+        Some(Ok(())) => return,
+        Some(Err(error)) => error.to_string(),
+        None => "it does not answer".to_owned(),
+    };
+    output::warning(format_args!("the target {target} cannot be reached now: {problem}"));
+}

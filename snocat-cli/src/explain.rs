@@ -1,0 +1,299 @@
+//! What the driver reports, in words that a person can act on.
+
+use std::net::SocketAddr;
+
+use snocat_driver::core::route::{RouteAddress, Target};
+use snocat_driver::core::{self, CloseReason, ClosedBy, Code, Refusal};
+use snocat_driver::{BindError, CertificateProblem, ConnectError};
+
+use crate::args::ClientArgs;
+use crate::error::Error;
+use crate::output::Event;
+
+/// What a client was asked to do, as far as the advice depends on it.
+#[derive(Clone, Debug)]
+pub(crate) struct Attempt {
+    /// `HOST:PORT` of the server.
+    pub(crate) driver: String,
+    /// The name that the certificate has to hold.
+    pub(crate) server_name: String,
+    /// Whether it trusts a file rather than the platform.
+    pub(crate) authority: bool,
+    /// Whether it has a token.
+    pub(crate) token: bool,
+    /// The tunnel name it asks for.
+    pub(crate) name: Option<String>,
+    /// The port it asks for.
+    pub(crate) port: Option<u16>,
+}
+
+impl From<&ClientArgs> for Attempt {
+    fn from(arguments: &ClientArgs) -> Self {
+        Self {
+            driver: arguments.driver.to_string(),
+            server_name: arguments.server_name(),
+            authority: arguments.authority.is_some(),
+            token: arguments.token_file.is_some(),
+            name: arguments.name.as_ref().map(ToString::to_string),
+            port: arguments.port,
+        }
+    }
+}
+
+impl Attempt {
+    /// Why there is no tunnel.
+    pub(crate) fn connect(&self, error: &ConnectError) -> Error {
+        let driver = &self.driver;
+        match error {
+            ConnectError::Resolve { host, source } => Error::failed(
+                format_args!("cannot look up {host}: {source}"),
+                "check the host of --driver, or give its address",
+            ),
+            ConnectError::NoAddress(host) => {
+                Error::failed(format_args!("{host} has no address"), "check the host of --driver")
+            }
+            ConnectError::Socket(source) => Error::failed(
+                format_args!("cannot open a UDP socket: {source}"),
+                "check the network of this machine",
+            ),
+            ConnectError::Destination(core::ConnectError::ServerName(name)) => Error::usage(
+                format_args!("a certificate cannot be valid for `{name}`"),
+                "give the name in the server's certificate with --san",
+            ),
+            ConnectError::Destination(core::ConnectError::Address(address)) => {
+                Error::failed(format_args!("{address} cannot be connected to"), "check --driver")
+            }
+            ConnectError::NoAnswer { addresses, unreachable } => {
+                let tried = tried(driver, addresses);
+                if *unreachable {
+                    Error::failed(
+                        format_args!("nothing listens at {driver}{tried}"),
+                        "start `snocat server` there, or correct --driver",
+                    )
+                } else {
+                    Error::failed(
+                        format_args!("nothing answers at {driver}{tried}"),
+                        "check that `snocat server` runs there with a --quic address that this machine reaches, and \
+                         that no firewall drops UDP",
+                    )
+                }
+            }
+            ConnectError::Certificate { problem, reason } => self.certificate(problem, reason),
+            ConnectError::Closed(reason) => self.closed(reason),
+            other => Error::failed(format_args!("cannot connect to {driver}: {other}"), MORE),
+        }
+    }
+
+    fn certificate(&self, problem: &CertificateProblem, reason: &CloseReason) -> Error {
+        let driver = &self.driver;
+        match problem {
+            CertificateProblem::Untrusted if self.authority => Error::failed(
+                format_args!("the certificate of {driver} is not trusted: it is not the one in --authority"),
+                "copy the server's current .pub.pem file here",
+            ),
+            CertificateProblem::Untrusted => Error::failed(
+                format_args!("the certificate of {driver} is not trusted by this machine"),
+                "pass a copy of the server's .pub.pem file with --authority",
+            ),
+            CertificateProblem::WrongName => Error::failed(
+                format_args!("the certificate of {driver} is not valid for `{}`", self.server_name),
+                "pass a name that it is valid for with --san",
+            ),
+            CertificateProblem::Expired => Error::failed(
+                format_args!("the certificate of {driver} has expired"),
+                "make another with `snocat cert` (and check this machine's clock)",
+            ),
+            CertificateProblem::NotYetValid => Error::failed(
+                format_args!("the certificate of {driver} is not valid yet"),
+                "check the clocks of both machines",
+            ),
+            CertificateProblem::IsAuthority => Error::failed(
+                format_args!("the certificate of {driver} has the CA bit, which a server's must not have"),
+                "let the server show one without it, such as `snocat cert` makes",
+            ),
+            CertificateProblem::Other(what) => Error::failed(
+                format_args!("the certificate of {driver} is refused: {what}"),
+                "make another with `snocat cert`",
+            ),
+            _ => Error::failed(format_args!("the certificate of {driver} is refused: {reason}"), MORE),
+        }
+    }
+
+    /// Why the tunnel ended.
+    pub(crate) fn closed(&self, reason: &CloseReason) -> Error {
+        let driver = &self.driver;
+        match reason.by {
+            ClosedBy::Peer | ClosedBy::Local => self.refused(&Refusal::new(reason.code, reason.text.clone())),
+            ClosedBy::Idle => Error::failed(
+                format_args!("{driver} has fallen silent"),
+                "check the network between here and there, then run the command again",
+            ),
+            ClosedBy::Reset => Error::failed(format_args!("{driver} was restarted"), "run the command again"),
+            ClosedBy::PeerHandshake(Some(NO_APPLICATION_PROTOCOL)) => Error::failed(
+                format_args!("{driver} speaks QUIC, but not snocat"),
+                "check --driver; it may also be a version that is too old or too new",
+            ),
+            _ => Error::failed(format_args!("the tunnel to {driver} ended: {reason}"), MORE),
+        }
+    }
+
+    /// What a refusal of the whole tunnel, or of its port, is about.
+    fn refused(&self, refusal: &Refusal) -> Error {
+        let driver = &self.driver;
+        let name = self.name.as_deref().unwrap_or("that it was given");
+        let port = self.port.map_or_else(|| "a port".to_owned(), |port| format!("port {port}"));
+        match refusal.code {
+            Code::AUTH_REFUSED => Error::failed(
+                format_args!("{driver} did not accept the token"),
+                "put a line of the server's token file into --token-file",
+            ),
+            Code::AUTH_NO_METHOD if self.token => Error::failed(
+                format_args!("{driver} takes no tokens: {refusal}"),
+                "leave --token-file out, or let the server have one",
+            ),
+            Code::AUTH_NO_METHOD => Error::failed(
+                format_args!("{driver} wants a credential: {refusal}"),
+                "pass a token of the server with --token-file",
+            ),
+            Code::UNPROVEN => Error::failed(
+                format_args!("{driver} did not prove that it knows the token"),
+                "check that --driver is your server",
+            ),
+            Code::NAME_TAKEN => Error::failed(
+                format_args!("{driver} has another tunnel with the name {name}"),
+                "end that one, or choose another --name",
+            ),
+            Code::NAME_INVALID => {
+                Error::failed(format_args!("{driver} does not take the name {name}"), "choose another --name")
+            }
+            Code::PORT_TAKEN => Error::failed(
+                format_args!("{port} of {driver} is taken"),
+                "choose another --port, or leave it out for any",
+            ),
+            Code::PORT_OUTSIDE => Error::failed(
+                format_args!("{driver} does not give out {port}: {refusal}"),
+                "choose a --port in the server's range, or leave it out for any",
+            ),
+            Code::PORTS_EXHAUSTED => Error::failed(
+                format_args!("{driver} has no port left"),
+                "end another client, or give the server a longer range with --ports",
+            ),
+            Code::BIND_FAILED => Error::failed(
+                format_args!("{driver} cannot listen on {port}: {refusal}"),
+                "choose another --port, or check --tcp of the server",
+            ),
+            Code::STOPPING => Error::failed(
+                format_args!("{driver} has stopped: {refusal}"),
+                "start it, then run the command again",
+            ),
+            _ => Error::failed(format_args!("{driver} ended the tunnel: {refusal}"), MORE),
+        }
+    }
+
+    /// Why the server does not listen for this client.
+    pub(crate) fn bind(&self, error: &BindError) -> Error {
+        match error {
+            BindError::Refused(refusal) => self.refused(refusal),
+            BindError::Closed(reason) => self.closed(reason),
+            other => Error::failed(format_args!("{} gives no port: {other}", self.driver), MORE),
+        }
+    }
+}
+
+/// The last resort of advice.
+const MORE: &str = "run the command again with RUST_LOG=debug to see more";
+
+/// The TLS alert of a server that speaks QUIC, but none of the protocols offered (RFC 7301).
+const NO_APPLICATION_PROTOCOL: u8 = 120;
+
+/// The addresses that were tried, if they are not what was asked for anyway.
+fn tried(driver: &str, addresses: &[SocketAddr]) -> String {
+    let addresses = addresses.iter().map(ToString::to_string).collect::<Vec<_>>();
+    match addresses.as_slice() {
+        [] => String::new(),
+        [only] if only == driver => String::new(),
+        _ => format!(" ({})", addresses.join(", ")),
+    }
+}
+
+/// The event that a port of the server leads to a target.
+pub(crate) fn bound(tunnel: &str, addresses: Vec<SocketAddr>, target: &RouteAddress) -> Event {
+    let target = Target::try_from(target).map_or_else(|_| target.to_string(), |target| target.to_string());
+    Event::Bound { tunnel: tunnel.to_owned(), addresses, target }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attempt() -> Attempt {
+        Attempt {
+            driver: "example.org:9090".to_owned(),
+            server_name: "example.org".to_owned(),
+            authority: false,
+            token: false,
+            name: None,
+            port: None,
+        }
+    }
+
+    #[test]
+    fn every_code_has_advice() {
+        for (code, name, _) in Code::TABLE {
+            for by in [ClosedBy::Peer, ClosedBy::Local] {
+                let reason = CloseReason { by, code: *code, text: "because\nof it".to_owned() };
+                let error = attempt().closed(&reason);
+                assert_eq!(error.code(), 1, "{name}");
+                let text = error.to_string();
+                assert!(
+                    text.contains("; ") && text.contains("example.org:9090") && !text.contains('\n'),
+                    "{text}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn advice_depends_on_what_was_asked_for() {
+        let refused = |attempt: Attempt, code| {
+            attempt.bind(&BindError::Refused(Refusal::new(code, "this server accepts: token"))).to_string()
+        };
+        assert!(
+            refused(attempt(), Code::AUTH_NO_METHOD)
+                .ends_with("pass a token of the server with --token-file")
+        );
+        let with_token = Attempt { token: true, ..attempt() };
+        assert!(refused(with_token, Code::AUTH_NO_METHOD).contains("leave --token-file out"));
+        let with_port = Attempt { port: Some(8081), ..attempt() };
+        assert!(refused(with_port, Code::PORT_TAKEN).starts_with("port 8081 of example.org:9090 is taken;"));
+        let with_name = Attempt { name: Some("web".to_owned()), ..attempt() };
+        assert!(refused(with_name, Code::NAME_TAKEN).contains("the name web;"));
+        let untrusted = |authority| {
+            let reason = CloseReason::local(Refusal::new(Code::PROTOCOL, ""));
+            let error = ConnectError::Certificate { problem: CertificateProblem::Untrusted, reason };
+            Attempt { authority, ..attempt() }.connect(&error).to_string()
+        };
+        assert!(untrusted(false).ends_with("with --authority"));
+        assert!(untrusted(true).contains("not the one in --authority"));
+    }
+
+    #[test]
+    fn addresses_are_shown_where_they_say_more() {
+        let address = |text: &str| text.parse::<SocketAddr>().unwrap();
+        assert_eq!(tried("127.0.0.1:1", &[address("127.0.0.1:1")]), "");
+        assert_eq!(tried("h:1", &[address("127.0.0.1:1"), address("[::1]:1")]), " (127.0.0.1:1, [::1]:1)");
+        let no_answer = |unreachable| {
+            let addresses = vec![address("127.0.0.1:1")];
+            attempt().connect(&ConnectError::NoAnswer { addresses, unreachable }).to_string()
+        };
+        assert!(no_answer(true).starts_with("nothing listens at example.org:9090 (127.0.0.1:1);"));
+        assert!(no_answer(false).starts_with("nothing answers at example.org:9090 (127.0.0.1:1);"));
+    }
+
+    #[test]
+    fn targets_in_plain_words() {
+        let target = RouteAddress::tcp("::1", 22).unwrap();
+        let Event::Bound { target, .. } = bound("web", Vec::new(), &target) else { panic!("another event") };
+        assert_eq!(target, "[::1]:22");
+    }
+}

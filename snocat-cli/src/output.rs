@@ -1,0 +1,310 @@
+//! The one place that writes for people and programs: results to stdout, in plain words or as JSON, and the
+//! rest to stderr.
+//!
+//! A terminal that was stopped (Ctrl-S) or a reader that fell behind blocks who writes to it. Events are
+//! therefore written by a thread of their own, so that no tunnel ever waits for a terminal.
+
+use std::fmt;
+use std::io::{self, IsTerminal, Write};
+use std::net::SocketAddr;
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::thread;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::error::Error;
+
+/// Events that may wait for a slow reader of stdout. More are dropped, with a line in the log.
+const WAITING_EVENTS: usize = 4096;
+
+/// How long the end of the process waits for a slow reader of stdout.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// What a server or client tells about itself. The names and fields in JSON stay stable.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Event {
+    /// The server takes tunnels.
+    Listening {
+        /// Where it listens, with the real port.
+        quic: SocketAddr,
+    },
+    /// A tunnel is authenticated.
+    TunnelUp {
+        /// Its name.
+        tunnel: String,
+        /// The other side's address.
+        remote: SocketAddr,
+        /// The side that tells it.
+        side: Side,
+    },
+    /// Connections to a port of the server reach a target.
+    Bound {
+        /// The tunnel's name.
+        tunnel: String,
+        /// Where visitors connect to on the server.
+        addresses: Vec<SocketAddr>,
+        /// The target, in plain words.
+        target: String,
+    },
+    /// A tunnel has ended.
+    TunnelDown {
+        /// Its name.
+        tunnel: String,
+        /// Why.
+        reason: String,
+    },
+    /// The command has ended because it was asked to.
+    Stopped,
+}
+
+/// Which side of a tunnel an event comes from.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Side {
+    /// The listening side.
+    Server,
+    /// The connecting side.
+    Client,
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listening { quic } => write!(formatter, "listening on {quic}"),
+            Self::TunnelUp { tunnel, remote, side } => {
+                let towards = match side {
+                    Side::Server => "from",
+                    Side::Client => "to",
+                };
+                write!(formatter, "tunnel {tunnel} is up ({towards} {remote})")
+            }
+            Self::Bound { tunnel, addresses, target } => {
+                write!(formatter, "forwarding {} -> {tunnel} ({target})", join(addresses))
+            }
+            Self::TunnelDown { tunnel, reason } => {
+                write!(formatter, "tunnel {tunnel} is down: {reason}")
+            }
+            Self::Stopped => formatter.write_str("stopped"),
+        }
+    }
+}
+
+impl Event {
+    /// The event as one JSON object, `event` first.
+    pub fn to_json(&self) -> String {
+        let text = |text: &String| Value::from(text.as_str());
+        let (name, fields) = match self {
+            Self::Listening { quic } => ("listening", vec![("quic", Value::from(quic.to_string()))]),
+            Self::TunnelUp { tunnel, remote, side: _ } => {
+                ("tunnel-up", vec![("tunnel", text(tunnel)), ("remote", Value::from(remote.to_string()))])
+            }
+            Self::Bound { tunnel, addresses, target } => {
+                let addresses = addresses.iter().map(ToString::to_string).collect::<Vec<_>>();
+                (
+                    "bound",
+                    vec![
+                        ("tunnel", text(tunnel)),
+                        ("addresses", Value::from(addresses)),
+                        ("target", text(target)),
+                    ],
+                )
+            }
+            Self::TunnelDown { tunnel, reason } => {
+                ("tunnel-down", vec![("tunnel", text(tunnel)), ("reason", text(reason))])
+            }
+            Self::Stopped => ("stopped", vec![]),
+        };
+        let mut json = format!(r#"{{"event":"{name}""#);
+        for (key, value) in fields {
+            json.push_str(&format!(r#","{key}":{value}"#));
+        }
+        json.push('}');
+        json
+    }
+}
+
+fn join(addresses: &[SocketAddr]) -> String {
+    addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// Where a running command tells its events. Clones share one stdout.
+#[derive(Clone, Debug)]
+pub struct Output {
+    messages: SyncSender<Message>,
+    json: bool,
+}
+
+#[derive(Debug)]
+enum Message {
+    Line(String),
+    /// Says when all lines before it are written.
+    Flush(SyncSender<()>),
+}
+
+impl Output {
+    /// Events go to stdout, with `json` one JSON object a line, else in plain words.
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub fn stdout(json: bool) -> io::Result<Self> {
+        let (messages, waiting) = sync_channel(WAITING_EVENTS);
+        thread::Builder::new().name("stdout".into()).spawn(move || {
+            for message in waiting {
+                match message {
+                    Message::Line(line) => {
+                        // A reader that went away is no reason to end the tunnels.
+                        if let Err(error) = write_line(&mut io::stdout(), &line) {
+                            tracing::debug!(%error, "cannot write to stdout");
+                        }
+                    }
+                    Message::Flush(done) => {
+                        let _ = done.send(());
+                    }
+                }
+            }
+        })?;
+        Ok(Self { messages, json })
+    }
+
+    /// Tells an event. Never waits.
+    pub fn event(&self, event: &Event) {
+        self.line(if self.json { event.to_json() } else { one_line(&event.to_string()) });
+    }
+
+    /// Tells something to people only: with `--json` it is left out.
+    pub fn say(&self, line: impl fmt::Display) {
+        if !self.json {
+            self.line(line.to_string());
+        }
+    }
+
+    fn line(&self, line: String) {
+        if let Err(TrySendError::Full(_)) = self.messages.try_send(Message::Line(line)) {
+            tracing::warn!("stdout is not being read: an event is left out");
+        }
+    }
+
+    /// Waits until what was told is written, but not for a reader that does not read.
+    pub fn flush(&self) {
+        let (done, written) = sync_channel(1);
+        if self.messages.try_send(Message::Flush(done)).is_ok() {
+            let _ = written.recv_timeout(LAST_WORDS);
+        }
+    }
+}
+
+/// Writes a command's result to stdout.
+///
+/// # Errors
+/// Stdout does not take it: a full disk, a closed pipe.
+pub fn result(line: &str) -> Result<(), Error> {
+    write_line(&mut io::stdout(), line).map_err(|error| {
+        Error::failed(format_args!("cannot write to stdout: {error}"), "check where it is redirected to")
+    })
+}
+
+/// A line on stderr about how the command went on, which is neither result nor problem.
+pub fn note(line: impl fmt::Display) {
+    let _ = write_line(&mut io::stderr(), &format!("{line}"));
+}
+
+/// A line on stderr about something that is probably not meant.
+pub fn warning(line: impl fmt::Display) {
+    let _ = write_line(&mut io::stderr(), &labelled("warning", "\x1b[1;33m", line));
+}
+
+/// The line on stderr with which a command fails.
+pub fn error(error: &Error) {
+    let _ = write_line(&mut io::stderr(), &labelled("error", "\x1b[1;31m", error));
+}
+
+/// Whether stderr takes colours: a terminal whose user did not opt out (<https://no-color.org>).
+pub fn stderr_takes_colours() -> bool {
+    io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+fn labelled(label: &str, style: &str, line: impl fmt::Display) -> String {
+    let line = one_line(&line.to_string());
+    if stderr_takes_colours() { format!("{style}{label}:\x1b[0m {line}") } else { format!("{label}: {line}") }
+}
+
+/// The text with control characters escaped: part of it may be a peer's, or the name of a file.
+fn one_line(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_control() {
+            escaped.extend(character.escape_default());
+        } else {
+            escaped.push(character);
+        }
+    }
+    escaped
+}
+
+/// One line in one write: lines of several threads do not mix.
+fn write_line(to: &mut impl Write, line: &str) -> io::Result<()> {
+    to.write_all(format!("{line}\n").as_bytes())?;
+    to.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn events() -> Vec<Event> {
+        let address = |text: &str| text.parse::<SocketAddr>().unwrap();
+        vec![
+            Event::Listening { quic: address("127.0.0.1:9090") },
+            Event::TunnelUp { tunnel: "web".into(), remote: address("127.0.0.1:5555"), side: Side::Server },
+            Event::TunnelUp { tunnel: "web".into(), remote: address("[::1]:9090"), side: Side::Client },
+            Event::Bound {
+                tunnel: "web".into(),
+                addresses: vec![address("127.0.0.1:8080"), address("[::1]:8080")],
+                target: "127.0.0.1:3000".into(),
+            },
+            Event::TunnelDown { tunnel: "web".into(), reason: "a \"quoted\"\nreason".into() },
+            Event::Stopped,
+        ]
+    }
+
+    #[test]
+    fn plain_words() {
+        let lines: Vec<_> = events().iter().map(ToString::to_string).collect();
+        assert_eq!(
+            lines,
+            [
+                "listening on 127.0.0.1:9090",
+                "tunnel web is up (from 127.0.0.1:5555)",
+                "tunnel web is up (to [::1]:9090)",
+                "forwarding 127.0.0.1:8080, [::1]:8080 -> web (127.0.0.1:3000)",
+                "tunnel web is down: a \"quoted\"\nreason",
+                "stopped",
+            ]
+        );
+    }
+
+    #[test]
+    fn nothing_breaks_a_line_or_drives_a_terminal() {
+        assert_eq!(one_line("a\nb\x1b[2Jc\u{9b}ö"), r"a\nb\u{1b}[2Jc\u{9b}ö");
+    }
+
+    #[test]
+    fn json_is_one_object_a_line_with_stable_names() {
+        let lines: Vec<_> = events().iter().map(Event::to_json).collect();
+        assert_eq!(
+            lines,
+            [
+                r#"{"event":"listening","quic":"127.0.0.1:9090"}"#,
+                r#"{"event":"tunnel-up","tunnel":"web","remote":"127.0.0.1:5555"}"#,
+                r#"{"event":"tunnel-up","tunnel":"web","remote":"[::1]:9090"}"#,
+                r#"{"event":"bound","tunnel":"web","addresses":["127.0.0.1:8080","[::1]:8080"],"target":"127.0.0.1:3000"}"#,
+                r#"{"event":"tunnel-down","tunnel":"web","reason":"a \"quoted\"\nreason"}"#,
+                r#"{"event":"stopped"}"#,
+            ]
+        );
+        for line in lines {
+            assert!(serde_json::from_str::<Value>(&line).unwrap().is_object());
+            assert!(!line.contains('\n'));
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! `snocat server`: takes tunnels, and forwards TCP ports of this machine into them.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_lite::future;
+use snocat_driver::core::Code;
+use snocat_driver::core::auth::ListeningConfig;
+use snocat_driver::core::route::Policy;
+use snocat_driver::{
+    Bound, PortForwarder, Runtime, ServerConfig, ServerEvent, TcpRouter, Tunnel, TunnelServer,
+};
+
+use crate::args::{Authentication, ServerArgs};
+use crate::error::Error;
+use crate::explain;
+use crate::output::{self, Event, Output, Side};
+use crate::signal::Stop;
+use crate::{tls, token};
+
+/// How long the end waits for clients to hear of it. The driver gives up after a second by itself.
+const LAST_WORDS: Duration = Duration::from_millis(1500);
+
+/// Runs `snocat server` until `stop`.
+///
+/// # Errors
+/// It cannot start: nobody decided about authentication, a file is missing, the address is taken …
+pub async fn run<R: Runtime>(
+    runtime: R,
+    arguments: ServerArgs,
+    output: Output,
+    stop: Stop,
+) -> Result<(), Error> {
+    let authentication = authentication(arguments.auth, arguments.token_file.as_deref())?;
+    if authentication.none && !arguments.quic.ip().is_loopback() {
+        output::warning(format_args!(
+            "with --auth none, whoever can send UDP to {} gets a port of this machine",
+            arguments.quic
+        ));
+    }
+    let tls = tls::server(&arguments.cert, &arguments.key)?;
+    let server = bind(&runtime, arguments.quic, &ServerConfig::new(tls, authentication))?;
+    output.event(&Event::Listening { quic: server.local_addr() });
+    let forwarder = PortForwarder::new(runtime.clone(), arguments.tcp, arguments.ports.0);
+    serve(&runtime, &server, Arc::new(forwarder), &output, &stop).await?;
+    output.event(&Event::Stopped);
+    Ok(())
+}
+
+/// Who is let in. Somebody has to decide that: there is no default.
+fn authentication(auth: Option<Authentication>, tokens: Option<&Path>) -> Result<ListeningConfig, Error> {
+    match (auth, tokens) {
+        (None, Some(path)) => {
+            Ok(ListeningConfig { none: false, tokens: Some(Arc::new(token::server_keys(path)?)) })
+        }
+        (Some(Authentication::None), None) => Ok(ListeningConfig { none: true, tokens: None }),
+        (None, None) => Err(Error::usage(
+            "who may connect is not said",
+            "pass --token-file FILE (`snocat token FILE` makes one), or --auth none to let in everybody",
+        )),
+        (Some(_), Some(_)) => {
+            Err(Error::usage("--auth none and --token-file contradict each other", "pass one of them"))
+        }
+    }
+}
+
+/// Binds the UDP address `quic`.
+pub(crate) fn bind<R: Runtime>(
+    runtime: &R,
+    quic: SocketAddr,
+    config: &ServerConfig,
+) -> Result<TunnelServer<R>, Error> {
+    TunnelServer::bind(runtime.clone(), quic, config).map_err(|error| {
+        let advice = match error.kind() {
+            io::ErrorKind::AddrInUse => "another program has it: choose another --quic, or port 0 for any",
+            io::ErrorKind::AddrNotAvailable => {
+                "this machine does not have that address: choose another --quic"
+            }
+            io::ErrorKind::PermissionDenied => "choose a --quic port above 1023",
+            _ => "choose another --quic",
+        };
+        Error::failed(format_args!("cannot listen on {quic}: {error}"), advice)
+    })
+}
+
+/// Forwards ports into the tunnels that `server` takes, and tells about it, until `stop`.
+///
+/// # Errors
+/// It ended without being asked to.
+pub(crate) async fn serve<R: Runtime>(
+    runtime: &R,
+    server: &TunnelServer<R>,
+    forwarder: Arc<PortForwarder<R>>,
+    output: &Output,
+    stop: &Stop,
+) -> Result<(), Error> {
+    let tell = |event: ServerEvent<R>| match event {
+        ServerEvent::TunnelUp(tunnel) => {
+            output.event(&Event::TunnelUp {
+                tunnel: tunnel.name().to_owned(),
+                remote: tunnel.remote_address(),
+                side: Side::Server,
+            });
+            runtime.spawn(serve_tunnel(tunnel, forwarder.clone(), output.clone()));
+        }
+        ServerEvent::TunnelDown { tunnel, reason } => {
+            let tunnel = tunnel.name().to_owned();
+            output.event(&Event::TunnelDown { tunnel, reason: reason.to_string() });
+        }
+        _ => {}
+    };
+    let events = || async {
+        while let Some(event) = server.next().await {
+            tell(event);
+        }
+    };
+    let stopped = async {
+        stop.requested().await;
+        true
+    };
+    let ended = async {
+        events().await;
+        false
+    };
+    if !future::or(stopped, ended).await {
+        return Err(Error::failed("the socket of --quic failed", "see the log, then start the server again"));
+    }
+    let close = server.close(Code::STOPPING, "server stopped");
+    within(runtime, LAST_WORDS, future::zip(close, events())).await;
+    Ok(())
+}
+
+/// Gives the client the ports it asks for. Streams that it opens itself lead nowhere: they are refused.
+async fn serve_tunnel<R: Runtime>(tunnel: Tunnel<R>, forwarder: Arc<PortForwarder<R>>, output: Output) {
+    let on_bound = |bound: &Bound| {
+        output.event(&explain::bound(&bound.tunnel, bound.addresses.clone(), &bound.target));
+    };
+    let nowhere = Arc::new(TcpRouter::new(Policy::default()));
+    future::zip(forwarder.serve(tunnel.clone(), on_bound), snocat_driver::serve(&tunnel, nowhere)).await;
+}
+
+/// Waits for `what`, but not longer than `time`.
+pub(crate) async fn within<R: Runtime, T>(
+    runtime: &R,
+    time: Duration,
+    what: impl Future<Output = T>,
+) -> Option<T> {
+    let limit = runtime.sleep_until(runtime.now() + time);
+    future::or(async { Some(what.await) }, async {
+        limit.await;
+        None
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn authentication_is_a_decision() {
+        assert_eq!(authentication(None, None).unwrap_err().code(), 2);
+        let token_file = Path::new("tokens");
+        assert_eq!(authentication(Some(Authentication::None), Some(token_file)).unwrap_err().code(), 2);
+        let open = authentication(Some(Authentication::None), None).unwrap();
+        assert!(open.none && open.tokens.is_none());
+        assert_eq!(authentication(None, Some(Path::new("/nonexistent/tokens"))).unwrap_err().code(), 1);
+    }
+}

@@ -1,0 +1,204 @@
+//! What stands behind the options: addresses, names and ranges, each parsed once and valid from then on.
+//!
+//! A parse error is the sentence that `snocat` shows behind the option's name.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+
+use rustls::pki_types;
+
+/// A host, by name or by address, and a port: `HOST:PORT`, an IPv6 address in brackets.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct HostPort {
+    /// The name or the address, without brackets.
+    pub host: String,
+    /// The port, never 0.
+    pub port: u16,
+}
+
+impl FromStr for HostPort {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.parse::<Ipv6Addr>().is_ok() {
+            return Err(format!("put an IPv6 address in brackets and add a port, such as [{text}]:9090"));
+        }
+        let (host, port) = text
+            .rsplit_once(':')
+            .filter(|(host, port)| !host.is_empty() && !port.ends_with(']'))
+            .ok_or("give a host and a port, such as example.org:9090 or [::1]:9090")?;
+        let port = match port.parse::<u16>() {
+            Ok(port) if port > 0 => port,
+            _ => return Err(format!("`{port}` is not a port: give a number from 1 to 65535")),
+        };
+        let host = match host.strip_prefix('[').map(|rest| rest.strip_suffix(']')) {
+            Some(address) => address
+                .and_then(|address| address.parse::<Ipv6Addr>().ok())
+                .ok_or_else(|| format!("`{host}` is not an IPv6 address in brackets"))?
+                .to_string(),
+            None if is_host(host) => host.to_owned(),
+            None => return Err(format!("`{host}` is neither a host name nor an address")),
+        };
+        Ok(Self { host, port })
+    }
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, port } = self;
+        if host.contains(':') {
+            write!(formatter, "[{host}]:{port}")
+        } else {
+            write!(formatter, "{host}:{port}")
+        }
+    }
+}
+
+/// Letters, digits, `-` and `_` in labels of 1 to 63 bytes: what resolvers take, a little more than DNS has.
+fn is_host(name: &str) -> bool {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+    };
+    name.len() <= 253 && name.strip_suffix('.').unwrap_or(name).split('.').all(label)
+}
+
+/// A name or an address that a certificate is valid for.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct CertifiedName(String);
+
+impl CertifiedName {
+    /// The name as TLS clients check it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Like [`FromStr`], and a `*` may stand for the first label.
+    ///
+    /// # Errors
+    /// It is neither a DNS name nor an address.
+    pub fn with_wildcard(text: &str) -> Result<Self, String> {
+        match text.strip_prefix("*.") {
+            Some(rest) if rest.parse::<IpAddr>().is_err() => {
+                rest.parse::<Self>().map(|rest| Self(format!("*.{rest}")))
+            }
+            _ => text.parse(),
+        }
+    }
+}
+
+impl FromStr for CertifiedName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match pki_types::ServerName::try_from(text) {
+            Ok(pki_types::ServerName::IpAddress(address)) => Ok(Self(IpAddr::from(address).to_string())),
+            Ok(pki_types::ServerName::DnsName(name)) => Ok(Self(name.as_ref().to_owned())),
+            _ => Err("give a DNS name (in its xn-- form) or an IP address, without a port".to_owned()),
+        }
+    }
+}
+
+impl From<IpAddr> for CertifiedName {
+    fn from(address: IpAddr) -> Self {
+        Self(address.to_string())
+    }
+}
+
+impl fmt::Display for CertifiedName {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+/// A range of TCP ports, `FIRST:LAST`, that includes both.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Ports(pub RangeInclusive<u16>);
+
+impl FromStr for Ports {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let port = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0);
+        let (first, last) = text
+            .split_once(':')
+            .and_then(|(first, last)| Some((port(first)?, port(last)?)))
+            .ok_or("give the first and the last port, such as 8080:8090, or 8080:8080 for one")?;
+        if first > last {
+            return Err(format!("the first port comes first: {last}:{first}"));
+        }
+        Ok(Self(first..=last))
+    }
+}
+
+impl fmt::Display for Ports {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}:{}", self.0.start(), self.0.end())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_and_ports() {
+        for (text, host, port) in [
+            ("127.0.0.1:3000", "127.0.0.1", 3000),
+            ("[::1]:22", "::1", 22),
+            ("[2001:DB8::1]:65535", "2001:db8::1", 65535),
+            ("localhost:1", "localhost", 1),
+            ("a_b.internal.:80", "a_b.internal.", 80),
+        ] {
+            assert_eq!(text.parse(), Ok(HostPort { host: host.to_owned(), port }), "{text}");
+        }
+        assert_eq!("[::1]:22".parse::<HostPort>().unwrap().to_string(), "[::1]:22");
+        assert_eq!("host:22".parse::<HostPort>().unwrap().to_string(), "host:22");
+        for (text, hint) in [
+            ("", "host and a port"),
+            ("example.org", "host and a port"),
+            (":3000", "host and a port"),
+            ("[::1]", "host and a port"),
+            ("::1", "[::1]:9090"),
+            ("host:0", "1 to 65535"),
+            ("host:65536", "1 to 65535"),
+            ("host:http", "1 to 65535"),
+            ("http://host:80", "neither"),
+            ("a..b:80", "neither"),
+            ("user@host:80", "neither"),
+            ("[host]:80", "brackets"),
+            ("[::1:80", "brackets"),
+        ] {
+            let error = text.parse::<HostPort>().unwrap_err();
+            assert!(error.contains(hint), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn certified_names() {
+        for (text, name) in [("localhost", "localhost"), ("::0:1", "::1"), ("10.0.0.1", "10.0.0.1")] {
+            assert_eq!(text.parse::<CertifiedName>().unwrap().as_str(), name);
+        }
+        for text in ["", "a b", "host:80", "[::1]", "bücher.example", "*.example.org"] {
+            assert!(text.parse::<CertifiedName>().is_err(), "{text}");
+        }
+        assert_eq!(CertifiedName::with_wildcard("*.example.org").unwrap().as_str(), "*.example.org");
+        assert_eq!(CertifiedName::with_wildcard("example.org").unwrap().as_str(), "example.org");
+        for text in ["*", "*.", "*.*.org", "*.10.0.0.1"] {
+            assert!(CertifiedName::with_wildcard(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn ranges_of_ports() {
+        assert_eq!("8080:8090".parse(), Ok(Ports(8080..=8090)));
+        assert_eq!("1:65535".parse(), Ok(Ports(1..=65535)));
+        assert_eq!("7:7".parse::<Ports>().unwrap().to_string(), "7:7");
+        assert!("8090:8080".parse::<Ports>().unwrap_err().contains("8080:8090"));
+        for text in ["", "8080", "0:5", "1:65536", "a:b", "1:2:3", "1-2", "-1:2"] {
+            assert!(text.parse::<Ports>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! The commands that open no connection, and what a wrong command line does.
+
+use std::fs;
+
+use crate::program::{Keys, binaries, binary, mode, run};
+
+#[test]
+fn help_and_version_go_to_stdout() {
+    for binary in binaries() {
+        for arguments in
+            [&["--help"][..], &["-h"], &["help"], &["server", "--help"], &["client", "-h"], &["--version"]]
+        {
+            let ended = run(binary, arguments);
+            assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{arguments:?}");
+            assert!(ended.stdout.len() > 10, "{arguments:?}");
+        }
+        let help = run(binary, ["--help"]).stdout;
+        for word in [
+            "cert",
+            "token",
+            "server",
+            "client",
+            "demo",
+            "Examples:",
+            "Exit codes:",
+            "RUST_LOG",
+            "SSLKEYLOGFILE",
+        ] {
+            assert!(help.contains(word), "{word} is missing:\n{help}");
+        }
+        let name = binary.rsplit('/').next().unwrap();
+        let version = run(binary, ["--version"]).stdout;
+        assert_eq!(version, format!("{name} {}\n", env!("CARGO_PKG_VERSION")));
+    }
+}
+
+#[test]
+fn wrong_usage_exits_with_2() {
+    let keys = Keys::new();
+    let (cert, key) = (keys.at("server.pub.pem"), keys.at("server.priv.pem"));
+    let (cert, key) = (cert.to_str().unwrap(), key.to_str().unwrap());
+    for arguments in [
+        &[][..],
+        &["nonsense"],
+        &["server"],
+        &["server", "--cert", cert, "--key", key],
+        &["server", "--cert", cert, "--key", key, "--auth", "none", "--token-file", "x"],
+        &["server", "--cert", cert, "--key", key, "--auth", "none", "--ports", "2:1"],
+        &["client", "--driver", "localhost", "--target", "localhost:1"],
+        &["client", "--driver", "::1", "--target", "localhost:1"],
+        &["cert"],
+        &["cert", "keys/"],
+    ] {
+        let ended = run(binary(), arguments);
+        assert_eq!((ended.code, ended.stdout.as_str()), (Some(2), ""), "{arguments:?}: {ended:?}");
+        assert!(!ended.stderr.is_empty(), "{arguments:?}");
+    }
+    let undecided = run(binary(), ["server", "--cert", cert, "--key", key]);
+    assert!(
+        undecided.stderr.contains("--token-file") && undecided.stderr.contains("--auth none"),
+        "{undecided:?}"
+    );
+}
+
+#[test]
+fn certificates() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let made = run(binary(), ["cert", &at("a/b/server"), "--san", "example.org", "--san", "::1"]);
+    assert_eq!(made.code, Some(0), "{made:?}");
+    let fingerprint = made.stdout.trim_end().strip_prefix("SHA256:").unwrap();
+    assert!(fingerprint.len() == 64 && fingerprint.bytes().all(|byte| byte.is_ascii_hexdigit()), "{made:?}");
+    for (ending, label) in [("pub", "CERTIFICATE"), ("priv", "PRIVATE KEY")] {
+        let path = directory.path().join(format!("a/b/server.{ending}.pem"));
+        assert_eq!(mode(&path), 0o600);
+        assert!(fs::read_to_string(path).unwrap().starts_with(&format!("-----BEGIN {label}-----")));
+    }
+
+    let before = fs::read(at("a/b/server.priv.pem")).unwrap();
+    run(binary(), ["cert", &at("a/b/server")]).failed_with(&["already exists", "--force"]);
+    fs::remove_file(at("a/b/server.pub.pem")).unwrap();
+    run(binary(), ["cert", &at("a/b/server")]).failed_with(&["server.priv.pem already exists"]);
+    assert!(!fs::exists(at("a/b/server.pub.pem")).unwrap(), "both or none");
+    assert_eq!(fs::read(at("a/b/server.priv.pem")).unwrap(), before);
+    assert_eq!(run(binary(), ["cert", &at("a/b/server"), "--force"]).code, Some(0));
+    assert_ne!(fs::read(at("a/b/server.priv.pem")).unwrap(), before);
+
+    fs::write(at("file"), "").unwrap();
+    run(binary(), ["cert", &at("file/server")]).failed_with(&["cannot make the directory"]);
+}
+
+#[test]
+fn tokens() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("keys/token");
+    let at = path.to_str().unwrap();
+    let printed = run(binary(), ["token"]);
+    assert_eq!(
+        (printed.code, printed.stderr.as_str(), printed.stdout.len()),
+        (Some(0), "", 44),
+        "{printed:?}"
+    );
+    assert_ne!(printed.stdout, run(binary(), ["token"]).stdout);
+
+    let made = run(binary(), ["token", at, "--name", "alice"]);
+    assert_eq!((made.code, made.stdout.as_str()), (Some(0), ""), "a secret is in one place: {made:?}");
+    assert_eq!(mode(&path), 0o600);
+    let line = fs::read_to_string(&path).unwrap();
+    assert!(line.starts_with("alice:") && line.len() == 50 && line.ends_with('\n'));
+    assert!(!made.stderr.contains(line.trim_start_matches("alice:").trim_end()));
+    run(binary(), ["token", at]).failed_with(&["already exists", "--force"]);
+    assert_eq!(run(binary(), ["token", at, "--force"]).code, Some(0));
+    assert_eq!(fs::read_to_string(&path).unwrap().len(), 44);
+}
+
+#[test]
+fn files_that_do_not_serve() {
+    let keys = Keys::new();
+    let at = |name: &str| keys.at(name).to_str().unwrap().to_owned();
+    let (cert, key, token) = (at("server.pub.pem"), at("server.priv.pem"), at("token"));
+    let server = |cert: &str, key: &str, token: &str| {
+        run(
+            binary(),
+            ["server", "--cert", cert, "--key", key, "--token-file", token, "--quic", "127.0.0.1:0"],
+        )
+    };
+    server(&at("none"), &key, &token).failed_with(&["none", "snocat cert"]);
+    server(&cert, &at("none"), &token).failed_with(&["none"]);
+    server(&cert, &key, &at("none")).failed_with(&["none", "snocat token"]);
+    server(&key, &key, &token).failed_with(&["holds no certificate"]);
+    server(&cert, &cert, &token).failed_with(&["holds no private key"]);
+    fs::write(at("bad"), "# one\nalice:hello\n").unwrap();
+    let bad = server(&cert, &key, &at("bad"));
+    bad.failed_with(&["line 2"]);
+    assert!(!bad.stderr.contains("hello"), "{bad:?}");
+    assert_eq!(run(binary(), ["cert", &at("other")]).code, Some(0));
+    server(&cert, &at("other.priv.pem"), &token).failed_with(&["is not the key of"]);
+
+    let client = |authority: &str, token: &str| {
+        let ends = ["--driver", "127.0.0.1:9", "--target", "127.0.0.1:9"];
+        run(binary(), [&["client", "--authority", authority, "--token-file", token][..], &ends].concat())
+    };
+    client(&at("none"), &token).failed_with(&["none"]);
+    client(&cert, &at("none")).failed_with(&["none"]);
+    let line = fs::read_to_string(&token).unwrap();
+    fs::write(at("two"), format!("{line}{}", run(binary(), ["token"]).stdout)).unwrap();
+    client(&cert, &at("two")).failed_with(&["holds 2 tokens"]);
+}

@@ -1,0 +1,6 @@
+//! The built binaries, run as people and scripts run them.
+#![cfg(unix)]
+
+mod commands;
+mod program;
+mod tunnel;
