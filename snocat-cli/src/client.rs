@@ -9,7 +9,7 @@ use snocat_driver::core::auth::{ConnectingConfig, Credential};
 use snocat_driver::core::route::{Policy, RouteAddress};
 use snocat_driver::core::{CloseReason, Code};
 use snocat_driver::{
-    BindError, Binding, ClientConfig, Connected, Destination, Runtime, TcpRouter, Tunnel, connect,
+    BindError, Binding, ClientConfig, Connected, Destination, Runtime, Tcp, TcpRouter, Tunnel, connect,
 };
 
 use crate::args::ClientArgs;
@@ -158,7 +158,8 @@ async fn probe<R: Runtime>(runtime: R, target: HostPort) {
     let reachable = async {
         let mut result = Err(io::Error::new(io::ErrorKind::NotFound, "it has no address"));
         for address in runtime.resolve(&target.host, target.port).await? {
-            result = runtime.connect(address).await.map(drop);
+            // Nothing was sent: an ordinary end is all the target is to see.
+            result = runtime.connect(address).await.and_then(|tcp| tcp.socket().set_linger(None));
             if result.is_ok() {
                 break;
             }

@@ -66,6 +66,9 @@ pub struct Limits {
     pub keep_alive: Duration,
     /// Silence after which a tunnel is lost.
     pub idle: Duration,
+    /// Silence after which it is lost when something else says, too, that the peer is gone
+    /// ([`Tunnel::probe`](crate::Tunnel::probe)). Long enough for several attempts to reach it.
+    pub probe_time: Duration,
 }
 
 impl Default for Limits {
@@ -99,6 +102,7 @@ impl Default for Limits {
             bindings: 64,
             keep_alive: Duration::from_secs(12),
             idle: Duration::from_secs(30),
+            probe_time: Duration::from_secs(2),
         }
     }
 }

@@ -24,6 +24,10 @@ impl snocat_driver::Udp for UdpSocket {
     ) -> io::Result<T> {
         operation(UdpSockRef::from(self.0.get_ref()))
     }
+
+    fn socket(&self) -> UdpSockRef<'_> {
+        UdpSockRef::from(self.0.get_ref())
+    }
 }
 
 /// A TCP connection of async-io's.

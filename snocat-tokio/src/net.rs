@@ -31,6 +31,10 @@ impl snocat_driver::Udp for UdpSocket {
         };
         self.0.try_io(interest, || operation(UdpSockRef::from(&self.0)))
     }
+
+    fn socket(&self) -> UdpSockRef<'_> {
+        UdpSockRef::from(&self.0)
+    }
 }
 
 /// A TCP connection of tokio's.

@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use snocat_driver::Runtime;
+use tokio::net::TcpSocket;
 use tokio::runtime::{Handle, TryCurrentError};
 use tokio::time::Sleep;
 
@@ -58,13 +59,16 @@ impl Runtime for Tokio {
 
     fn listen(&self, address: SocketAddr) -> io::Result<TcpListener> {
         let _context = self.0.enter();
-        let listener = std::net::TcpListener::bind(address)?;
-        listener.set_nonblocking(true)?;
-        tokio::net::TcpListener::from_std(listener).map(TcpListener)
+        tokio::net::TcpListener::from_std(snocat_driver::listener(address)?).map(TcpListener)
     }
 
     async fn connect(&self, address: SocketAddr) -> io::Result<TcpStream> {
-        tokio::net::TcpStream::connect(address).await.map(TcpStream)
+        let socket = match address {
+            SocketAddr::V4(_) => TcpSocket::new_v4()?,
+            SocketAddr::V6(_) => TcpSocket::new_v6()?,
+        };
+        socket.set_zero_linger()?;
+        socket.connect(address).await.map(TcpStream)
     }
 
     async fn resolve(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {

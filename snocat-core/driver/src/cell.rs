@@ -59,6 +59,8 @@ pub(crate) struct State {
     blocked: Option<Transmit>,
     buffer: Vec<u8>,
     drained: bool,
+    /// A host has said that nothing listens at the peer's address.
+    pub(crate) unreachable: bool,
 
     pub(crate) outcome: Option<Outcome>,
     pub(crate) closed: Option<CloseReason>,
@@ -114,6 +116,7 @@ impl<R: Runtime> Cell<R> {
             blocked: None,
             buffer: Vec::new(),
             drained: false,
+            unreachable: false,
             outcome: None,
             closed: None,
             streams: BTreeMap::new(),
@@ -139,11 +142,6 @@ impl<R: Runtime> Cell<R> {
 
     pub(crate) fn runtime(&self) -> &R {
         &self.driver.runtime
-    }
-
-    /// Whether a host has said that nothing listens where this driver's datagrams went.
-    pub(crate) fn was_unreachable(&self) -> bool {
-        self.driver.socket.was_unreachable()
     }
 
     /// Looks, without anything to follow from it.
@@ -269,10 +267,7 @@ impl State {
     fn drive<R: Runtime>(&mut self, driver: &Driver<R>) -> After {
         let mut sends = 0;
         loop {
-            while let Some(event) = self.tunnel.poll_endpoint_event() {
-                self.drained |= event.is_drained();
-                self.endpoint_events.push(event);
-            }
+            self.take_endpoint_events();
             while let Some(event) = self.tunnel.poll() {
                 self.dispatch(event);
             }
@@ -286,9 +281,9 @@ impl State {
             sends += 1;
         }
         // Sending may have brought something up.
-        while let Some(event) = self.tunnel.poll_endpoint_event() {
-            self.drained |= event.is_drained();
-            self.endpoint_events.push(event);
+        self.take_endpoint_events();
+        if self.drained {
+            self.waiters.release(&mut self.woken);
         }
         if self.drained || self.wanted().is_some_and(|at| self.armed.is_none_or(|armed| at < armed)) {
             self.woken.extend(self.task.clone());
@@ -298,6 +293,13 @@ impl State {
             woken: std::mem::take(&mut self.woken),
             endpoint_events: std::mem::take(&mut self.endpoint_events),
             tell,
+        }
+    }
+
+    fn take_endpoint_events(&mut self) {
+        while let Some(event) = self.tunnel.poll_endpoint_event() {
+            self.drained |= event.is_drained();
+            self.endpoint_events.push(event);
         }
     }
 
@@ -319,7 +321,12 @@ impl State {
             }
         };
         let contents = self.buffer.get(..transmit.size).unwrap_or_default();
-        if driver.socket.send(&transmit, contents).is_ok() {
+        let sent = driver.socket.send(&transmit, contents);
+        if driver.socket.take_unreachable() {
+            self.unreachable = true;
+            self.tunnel.probe(self.now);
+        }
+        if sent.is_ok() {
             return true;
         }
         self.blocked = Some(transmit);

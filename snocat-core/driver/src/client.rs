@@ -159,7 +159,7 @@ async fn attempt<R: Runtime>(
             Ok(Ok(Connected { tunnel, bindings }))
         }
         Err(reason) => {
-            let unreachable = cell.was_unreachable();
+            let unreachable = cell.peek(|state| state.unreachable);
             match reason.by {
                 ClosedBy::Handshake(_) => match config.tls.take_problem() {
                     Some(problem) => Err(ConnectError::Certificate { problem, reason }),
@@ -187,7 +187,7 @@ impl<R: Runtime> Attempt<'_, R> {
 
 impl<R: Runtime> Drop for Attempt<'_, R> {
     fn drop(&mut self) {
-        self.0.close(Refusal::new(Code::LOST_RACE, "another address was faster"));
+        self.0.close(Refusal::new(Code::CANCELLED, "given up"));
     }
 }
 

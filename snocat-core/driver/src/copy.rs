@@ -72,7 +72,7 @@ enum Turn {
 
 impl<R: Runtime> Copy<R> {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<End> {
-        if let Some(input) = self.stream.poll_happened(context) {
+        for input in self.stream.poll_happened(context).into_iter().flatten() {
             self.handle(input);
         }
         let up = self.poll_up(context);

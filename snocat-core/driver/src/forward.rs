@@ -134,8 +134,11 @@ async fn accept<R: Runtime>(runtime: R, listener: R::TcpListener, tunnel: Tunnel
             None => return,
             Some(Ok((tcp, visitor))) => {
                 exhausted = false;
-                let (tunnel, target) = (tunnel.clone(), target.clone());
-                runtime.spawn(forward(tcp, visitor, tunnel, target));
+                // From here on, whatever happens reaches the visitor as RST unless it ends well.
+                if prepare(&tcp).is_ok() {
+                    let (tunnel, target) = (tunnel.clone(), target.clone());
+                    runtime.spawn(forward(tcp, visitor, tunnel, target));
+                }
             }
             Some(Err(error)) if out_of_descriptors(&error) => {
                 if !std::mem::replace(&mut exhausted, true) {
@@ -164,10 +167,6 @@ async fn until_closed<R: Runtime, T>(tunnel: &Tunnel<R>, work: impl Future<Outpu
 }
 
 async fn forward<R: Runtime>(tcp: R::Tcp, visitor: SocketAddr, tunnel: Tunnel<R>, target: RouteAddress) {
-    // From here on, whatever happens reaches the visitor as RST unless it ends well.
-    if prepare(&tcp).is_err() {
-        return;
-    }
     let header = Header { visitor: Some(visitor), ..Header::forward(target) };
     match tunnel.open(&header).await {
         Ok(stream) => {

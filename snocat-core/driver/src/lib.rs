@@ -33,7 +33,7 @@ pub use config::{Binding, ClientConfig, ServerConfig};
 pub use copy::copy;
 pub use forward::{Bound, PortForwarder};
 pub use router::{Router, RoutingClient, Service, ServiceFuture, TcpRouter, dial, serve};
-pub use runtime::{Direction, Runtime, Tcp, TcpListener, Timer, Udp};
+pub use runtime::{Direction, Runtime, Tcp, TcpListener, Timer, Udp, listener};
 pub use rustls;
 pub use server::{ServerEvent, TunnelServer, TunnelTable};
 pub use snocat_core as core;

@@ -44,7 +44,8 @@ pub trait Runtime: Clone + Send + Sync + 'static {
     /// Those of binding: the address is in use, or not of this machine.
     fn listen(&self, address: SocketAddr) -> io::Result<Self::TcpListener>;
 
-    /// Opens a TCP connection.
+    /// Opens a TCP connection. Closed at any time from the first packet on, it ends with RST (a linger time of
+    /// zero): the target may have taken in what was given up here.
     fn connect(&self, address: SocketAddr) -> impl Future<Output = io::Result<Self::Tcp>> + Send;
 
     /// The addresses of a host, in the order the system prefers.
@@ -56,6 +57,25 @@ pub trait Runtime: Clone + Send + Sync + 'static {
         timer.reset(deadline);
         std::future::poll_fn(move |context| timer.poll(context))
     }
+}
+
+/// Visitors that the kernel holds until they are taken in. The default of the standard library, 128, makes a burst
+/// wait a second for its SYNs to be sent again.
+const BACKLOG: i32 = 4096;
+
+/// A non-blocking listener for an adapter to make its own.
+///
+/// # Errors
+/// Those of binding: the address is in use, or not of this machine.
+pub fn listener(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)?;
+    // Elsewhere than on Windows this only lets go of ports that nobody listens on any more.
+    #[cfg(not(windows))]
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
 }
 
 /// The directions of a socket.
@@ -81,6 +101,9 @@ pub trait Udp: Send + Sync + 'static {
         direction: Direction,
         operation: impl FnOnce(UdpSockRef<'_>) -> io::Result<T>,
     ) -> io::Result<T>;
+
+    /// The socket, for what does not wait.
+    fn socket(&self) -> UdpSockRef<'_>;
 }
 
 /// A TCP connection of a runtime.

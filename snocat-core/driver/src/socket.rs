@@ -44,9 +44,7 @@ struct Waiting {
 }
 
 impl<R: Runtime> Socket<R> {
-    /// Binds to `address`. With `watch_errors`, what ICMP says is noted ([`was_unreachable`]).
-    ///
-    /// [`was_unreachable`]: Self::was_unreachable
+    /// Binds to `address`. With `watch_errors`, what ICMP says is noted ([`take_unreachable`](Self::take_unreachable)).
     pub(crate) fn bind(runtime: &R, address: SocketAddr, watch_errors: bool) -> io::Result<Self> {
         let socket = UdpSocket::bind(address)?;
         let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
@@ -77,10 +75,10 @@ impl<R: Runtime> Socket<R> {
         self.state.may_fragment()
     }
 
-    /// Whether some host has said that nothing listens where a datagram went. A hint for people: anybody on
-    /// the way can say so.
-    pub(crate) fn was_unreachable(&self) -> bool {
-        self.unreachable.load(Ordering::Relaxed)
+    /// Whether some host has said, since this was asked last, that nothing listens where a datagram went. Only a
+    /// hint: anybody on the way can say so.
+    pub(crate) fn take_unreachable(&self) -> bool {
+        self.unreachable.load(Ordering::Relaxed) && self.unreachable.swap(false, Ordering::Relaxed)
     }
 
     /// How many datagrams of `mtu` bytes may be sent at once. The kernel may change its mind at any time.
@@ -201,9 +199,7 @@ impl<R: Runtime> Socket<R> {
     /// Reads what ICMP has to say. Returns whether there was anything.
     fn take_errors(&self) -> bool {
         let mut any = false;
-        while let Ok(Some(error)) =
-            self.io.try_io(Direction::Read, |socket| self.state.recv_transport_error(socket))
-        {
+        while let Ok(Some(error)) = self.state.recv_transport_error(self.io.socket()) {
             any = true;
             if matches!(error.payload, quinn_udp::TransportErrorPayload::Unreachable) {
                 self.unreachable.store(true, Ordering::Relaxed);

@@ -173,23 +173,18 @@ impl<R: Runtime> Stream<R> {
         self.tunnel.cell().with(|state| state.tunnel.stop(state.now, self.id, code));
     }
 
-    /// What has happened to the stream beside bytes; the task is woken when something does.
-    pub(crate) fn poll_happened(&self, context: &mut Context<'_>) -> Option<Input> {
+    /// What has happened to the stream beside bytes, in this order; the task is woken when something does.
+    pub(crate) fn poll_happened(&self, context: &mut Context<'_>) -> [Option<Input>; 3] {
         self.tunnel.cell().peek(|state| {
-            let closed = state.closed.is_some();
-            let slot = state.streams.get_mut(&self.id)?;
+            let lost = state.closed.is_some().then_some(Input::TunnelLost);
+            let Some(slot) = state.streams.get_mut(&self.id) else { return [None, None, lost] };
             store(&mut slot.writer, context);
-            if let Some(refusal) = &slot.refused {
-                Some(Input::StreamReset(refusal.code))
-            } else if let Some(code) = slot.gone {
-                Some(Input::StreamReset(code))
-            } else if let Some(code) = slot.stopped.take() {
-                Some(Input::StreamStopped(code))
-            } else if slot.finished {
-                Some(Input::StreamFinished)
-            } else {
-                closed.then_some(Input::TunnelLost)
-            }
+            let failed = match (&slot.refused, slot.gone) {
+                (Some(refusal), _) => Some(Input::StreamReset(refusal.code)),
+                (None, Some(code)) => Some(Input::StreamReset(code)),
+                (None, None) => slot.stopped.take().map(Input::StreamStopped),
+            };
+            [failed, slot.finished.then_some(Input::StreamFinished), lost]
         })
     }
 

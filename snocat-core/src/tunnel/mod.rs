@@ -26,7 +26,7 @@ use window::Window;
 
 use crate::auth::{self, Attributes, Claim, TunnelName};
 use crate::code::{Code, Refusal};
-use crate::endpoint::{ConnectConfig, EndpointEvent, EndpointEventKind, Quic, TunnelEvent, TunnelId};
+use crate::endpoint::{ConnectConfig, EndpointEvent, EndpointEventKind, Quic, TunnelEvent, TunnelId, let_the_end_pass};
 use crate::limits::Limits;
 use crate::quic::Transmit;
 
@@ -77,6 +77,8 @@ enum Deadline {
     Stage(StreamId),
     /// The look whether a stream's bytes still lie unread.
     Stall(StreamId),
+    /// The peer's answer to a probe, when so many acknowledgements had come before it.
+    Probe(u64),
 }
 
 /// One tunnel. See the contract at the head of the crate.
@@ -100,6 +102,7 @@ pub struct Tunnel {
     /// Something was done since `poll_transmit` last said that it has nothing.
     transmit_due: bool,
     next_ticket: u64,
+    probing: bool,
 }
 
 impl std::fmt::Debug for Tunnel {
@@ -152,6 +155,7 @@ impl Tunnel {
             endpoint_events: VecDeque::new(),
             transmit_due: true,
             next_ticket: 0,
+            probing: false,
             limits,
             now,
         };
@@ -187,6 +191,7 @@ impl Tunnel {
                 }
                 Deadline::Stage(stream) => self.stage_timed_out(stream),
                 Deadline::Stall(stream) => self.look_at_unread(stream),
+                Deadline::Probe(before) => self.probe_timed_out(before),
             }
         }
     }
@@ -279,6 +284,20 @@ impl Tunnel {
     pub fn close(&mut self, now: Instant, refusal: Refusal) {
         self.touch(now);
         self.close_with(refusal);
+    }
+
+    /// Asks the peer for a sign of life, because something outside says that it is gone: an ICMP message, say.
+    /// Anybody can forge that, so by itself it ends nothing; but a peer that does not answer either, within
+    /// [`Limits::probe_time`], is lost before the idle time is over.
+    pub fn probe(&mut self, now: Instant) {
+        if !self.is_established() || self.probing {
+            return;
+        }
+        self.touch(now);
+        self.probing = true;
+        self.connection.ping();
+        let acknowledgements = self.connection.stats().frame_rx.acks;
+        self.deadlines.insert((self.now + self.limits.probe_time, Deadline::Probe(acknowledgements)));
     }
 
     /// The name of this tunnel at its endpoint.
@@ -429,6 +448,7 @@ impl Tunnel {
             return;
         }
         let text = Bytes::copy_from_slice(refusal.text.as_bytes());
+        let_the_end_pass(&self.connection);
         self.connection.close(self.now, varint(refusal.code), text);
         self.closed(CloseReason::local(refusal));
         self.collect_endpoint_events();
@@ -446,6 +466,15 @@ impl Tunnel {
         self.stalled.clear();
         self.control.clear();
         self.events.push_back(Event::Closed(reason));
+    }
+
+    fn probe_timed_out(&mut self, acknowledgements_before: u64) {
+        self.probing = false;
+        if self.connection.stats().frame_rx.acks == acknowledgements_before {
+            self.connection.close(self.now, varint(Code::TIMEOUT), Bytes::new());
+            self.closed(CloseReason { by: ClosedBy::Idle, code: Code::TIMEOUT, text: String::new() });
+            self.collect_endpoint_events();
+        }
     }
 
     fn set_window(&mut self, bytes: u64) {
