@@ -2,5 +2,6 @@
 #![cfg(unix)]
 
 mod commands;
+mod killed;
 mod program;
 mod tunnel;
