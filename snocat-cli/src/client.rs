@@ -159,7 +159,7 @@ async fn probe<R: Runtime>(runtime: R, target: HostPort) {
         let mut result = Err(io::Error::new(io::ErrorKind::NotFound, "it has no address"));
         for address in runtime.resolve(&target.host, target.port).await? {
             // Nothing was sent: an ordinary end is all the target is to see.
-            result = runtime.connect(address).await.and_then(|tcp| tcp.socket().set_linger(None));
+            result = runtime.connect(address).await.and_then(|tcp| tcp.close_with_reset(false));
             if result.is_ok() {
                 break;
             }

@@ -76,6 +76,8 @@ pub mod open;
 pub mod pipe;
 pub mod quic;
 pub mod route;
+#[cfg(feature = "sim")]
+pub mod sim;
 mod tunnel;
 pub mod wire;
 

@@ -6,7 +6,9 @@ use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use crate::endpoint::{ConnectConfig, ConnectError, Datagram, Endpoint, EndpointConfig, TunnelId};
+use crate::endpoint::{
+    ConnectConfig, ConnectError, Datagram, Endpoint, EndpointConfig, EndpointEvent, TunnelId,
+};
 use crate::quic::Transmit;
 use crate::tunnel::{Event, Tunnel};
 
@@ -16,6 +18,8 @@ struct Entry {
     dirty: bool,
     sending: bool,
     deadline: Option<Instant>,
+    /// Its last word to the endpoint, which waits until the application has taken all its events.
+    drained: Option<EndpointEvent>,
 }
 
 /// An [`Endpoint`] and its [`Tunnel`]s.
@@ -129,7 +133,10 @@ impl Node {
                 return Some((id, event));
             }
             self.dirty.pop_front();
-            if let Some(entry) = self.entry(id) {
+            if let Some(drained) = self.entry(id).and_then(|entry| entry.drained.take()) {
+                let _nothing = self.endpoint.handle_event(id, drained);
+                self.remove(id);
+            } else if let Some(entry) = self.entry(id) {
                 entry.dirty = false;
                 if !std::mem::replace(&mut entry.sending, true) {
                     self.sending.push_back(id);
@@ -180,11 +187,13 @@ impl Node {
     fn exchange(&mut self, id: TunnelId) {
         let Some(now) = self.now else { return };
         while let Some(event) = self.entry(id).and_then(|entry| entry.tunnel.poll_endpoint_event()) {
-            let drained = event.is_drained();
-            let answer = self.endpoint.handle_event(id, event);
-            if drained {
-                self.remove(id);
-            } else if let Some((entry, answer)) = self.entry(id).zip(answer) {
+            if event.is_drained() {
+                if let Some(entry) = self.entry(id) {
+                    entry.drained = Some(event);
+                }
+            } else if let Some(answer) = self.endpoint.handle_event(id, event)
+                && let Some(entry) = self.entry(id)
+            {
                 entry.tunnel.handle_event(now, answer);
             }
         }
@@ -195,16 +204,17 @@ impl Node {
     fn rearm(&mut self, now: Instant, id: TunnelId) {
         let Some(entry) = self.entry(id) else { return };
         let deadline = entry.tunnel.poll_timeout();
-        if deadline.is_some_and(|at| at <= now) {
-            let _marks_it = self.tunnel_mut(id);
-            return;
-        }
+        let due = entry.drained.is_some() || deadline.is_some_and(|at| at <= now);
         let before = std::mem::replace(&mut entry.deadline, deadline);
         if before != deadline {
-            self.deadlines.extend(deadline.map(|at| (at, id)));
             if let Some(before) = before {
                 self.deadlines.remove(&(before, id));
             }
+            self.deadlines.extend(deadline.map(|at| (at, id)));
+        }
+        if due {
+            // Polling may not be enough: what is due may be a timer.
+            let _marks_it = self.tunnel_mut(id);
         }
     }
 
@@ -213,7 +223,7 @@ impl Node {
             self.tunnels.resize_with(id.slot() + 1, || None);
         }
         if let Some(entry) = self.tunnels.get_mut(id.slot()) {
-            *entry = Some(Entry { tunnel, dirty: true, sending: false, deadline: None });
+            *entry = Some(Entry { tunnel, dirty: true, sending: false, deadline: None, drained: None });
             self.dirty.push_back(id);
             self.count += 1;
         }

@@ -1,18 +1,20 @@
 //! async-io's sockets as the driver sees them.
 
 use std::io::{self, IoSlice, Write};
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use async_io::Async;
 use quinn_udp::UdpSockRef;
 use snocat_driver::Direction;
+use socket2::SockRef;
 
 /// A UDP socket of async-io's.
 #[derive(Debug)]
 pub struct UdpSocket(pub(crate) Async<std::net::UdpSocket>);
 
-impl snocat_driver::Udp for UdpSocket {
+impl snocat_driver::Registered for UdpSocket {
     fn poll_ready(&self, direction: Direction, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         poll_ready(&self.0, direction, context)
     }
@@ -65,8 +67,16 @@ impl snocat_driver::Tcp for TcpStream {
         self.0.get_ref().write_vectored(buffers)
     }
 
-    fn socket(&self) -> socket2::SockRef<'_> {
-        socket2::SockRef::from(self.0.get_ref())
+    fn shutdown(&self) -> io::Result<()> {
+        SockRef::from(self.0.get_ref()).shutdown(Shutdown::Write)
+    }
+
+    fn close_with_reset(&self, reset: bool) -> io::Result<()> {
+        SockRef::from(self.0.get_ref()).set_linger(reset.then_some(Duration::ZERO))
+    }
+
+    fn set_nodelay(&self) -> io::Result<()> {
+        SockRef::from(self.0.get_ref()).set_tcp_nodelay(true)
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use async_executor::Executor;
 use async_io::Async;
-use snocat_driver::Runtime;
+use snocat_driver::{Runtime, SystemUdp};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::net::{TcpListener, TcpStream, UdpSocket};
@@ -36,7 +36,7 @@ impl Smol {
 }
 
 impl Runtime for Smol {
-    type Udp = UdpSocket;
+    type Udp = SystemUdp<UdpSocket>;
     type Tcp = TcpStream;
     type TcpListener = TcpListener;
     type Timer = Timer;
@@ -55,8 +55,8 @@ impl Runtime for Smol {
         Timer(async_io::Timer::never())
     }
 
-    fn udp(&self, socket: std::net::UdpSocket) -> io::Result<UdpSocket> {
-        Async::new(socket).map(UdpSocket)
+    fn bind(&self, address: SocketAddr, watch_errors: bool) -> io::Result<Self::Udp> {
+        SystemUdp::bind(address, watch_errors, |socket| Async::new(socket).map(UdpSocket))
     }
 
     fn listen(&self, address: SocketAddr) -> io::Result<TcpListener> {

@@ -1,18 +1,20 @@
 //! tokio's sockets as the driver sees them.
 
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use quinn_udp::UdpSockRef;
 use snocat_driver::Direction;
+use socket2::SockRef;
 use tokio::io::Interest;
 
 /// A UDP socket of tokio's.
 #[derive(Debug)]
 pub struct UdpSocket(pub(crate) tokio::net::UdpSocket);
 
-impl snocat_driver::Udp for UdpSocket {
+impl snocat_driver::Registered for UdpSocket {
     fn poll_ready(&self, direction: Direction, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match direction {
             Direction::Read => self.0.poll_recv_ready(context),
@@ -63,8 +65,16 @@ impl snocat_driver::Tcp for TcpStream {
         self.0.try_write_vectored(buffers)
     }
 
-    fn socket(&self) -> socket2::SockRef<'_> {
-        socket2::SockRef::from(&self.0)
+    fn shutdown(&self) -> io::Result<()> {
+        SockRef::from(&self.0).shutdown(Shutdown::Write)
+    }
+
+    fn close_with_reset(&self, reset: bool) -> io::Result<()> {
+        SockRef::from(&self.0).set_linger(reset.then_some(Duration::ZERO))
+    }
+
+    fn set_nodelay(&self) -> io::Result<()> {
+        SockRef::from(&self.0).set_tcp_nodelay(true)
     }
 }
 

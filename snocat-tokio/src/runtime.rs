@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use snocat_driver::Runtime;
+use snocat_driver::{Runtime, SystemUdp};
 use tokio::net::TcpSocket;
 use tokio::runtime::{Handle, TryCurrentError};
 use tokio::time::Sleep;
@@ -35,7 +35,7 @@ impl From<Handle> for Tokio {
 }
 
 impl Runtime for Tokio {
-    type Udp = UdpSocket;
+    type Udp = SystemUdp<UdpSocket>;
     type Tcp = TcpStream;
     type TcpListener = TcpListener;
     type Timer = Timer;
@@ -52,9 +52,11 @@ impl Runtime for Tokio {
         Timer { handle: self.0.clone(), sleep: None }
     }
 
-    fn udp(&self, socket: std::net::UdpSocket) -> io::Result<UdpSocket> {
+    fn bind(&self, address: SocketAddr, watch_errors: bool) -> io::Result<Self::Udp> {
         let _context = self.0.enter();
-        tokio::net::UdpSocket::from_std(socket).map(UdpSocket)
+        SystemUdp::bind(address, watch_errors, |socket| {
+            tokio::net::UdpSocket::from_std(socket).map(UdpSocket)
+        })
     }
 
     fn listen(&self, address: SocketAddr) -> io::Result<TcpListener> {

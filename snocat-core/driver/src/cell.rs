@@ -65,7 +65,7 @@ pub(crate) struct State {
     pub(crate) outcome: Option<Outcome>,
     pub(crate) closed: Option<CloseReason>,
     pub(crate) streams: BTreeMap<StreamId, Slot>,
-    pub(crate) offers: VecDeque<(StreamId, Header)>,
+    pub(crate) offers: BTreeMap<StreamId, Header>,
     pub(crate) offer_waiters: Waiters,
     pub(crate) open_waiters: Waiters,
     pub(crate) binding_requests: VecDeque<(BindingId, u16, RouteAddress)>,
@@ -87,9 +87,11 @@ pub(crate) struct Slot {
     pub(crate) writer: Option<Waker>,
     pub(crate) refused: Option<Refusal>,
     pub(crate) stopped: Option<Code>,
+    /// This side has ended its direction.
+    pub(crate) finishing: bool,
     /// Everything written has arrived.
     pub(crate) finished: bool,
-    /// The offer was taken back, or the stream was reset for not being read.
+    /// The offer was taken back, the peer has reset the stream, or this side has for not being read.
     pub(crate) gone: Option<Code>,
 }
 
@@ -120,7 +122,7 @@ impl<R: Runtime> Cell<R> {
             outcome: None,
             closed: None,
             streams: BTreeMap::new(),
-            offers: VecDeque::new(),
+            offers: BTreeMap::new(),
             offer_waiters: Waiters::default(),
             open_waiters: Waiters::default(),
             binding_requests: VecDeque::new(),
@@ -242,9 +244,14 @@ impl<R: Runtime> Cell<R> {
         let Some(acceptor) = &self.acceptor else { return };
         match news {
             News::Claim(ticket, claim) => match acceptor.decide(self, &claim) {
-                Ok(name) => self.with(|state| {
-                    let _it_may_be_late = state.tunnel.admit(state.now, ticket, name, Default::default());
-                }),
+                Ok(name) => {
+                    let admitted =
+                        self.with(|state| state.tunnel.admit(state.now, ticket, name, Default::default()));
+                    if admitted.is_err() {
+                        // The tunnel has ended meanwhile: nobody else gives the name back.
+                        acceptor.forget(self);
+                    }
+                }
                 Err(refusal) => self.with(|state| {
                     let _it_may_be_late = state.tunnel.refuse_peer(state.now, ticket, refusal);
                 }),
@@ -331,7 +338,7 @@ impl State {
         }
         self.blocked = Some(transmit);
         if let Some(task) = &self.task {
-            driver.socket.wait_writable(task);
+            self.woken.extend(driver.socket.wait_writable(task));
         }
         false
     }
@@ -361,10 +368,14 @@ impl State {
             }
             Event::OpenRequested { stream, header } => {
                 self.streams.insert(stream, Slot::default());
-                self.offers.push_back((stream, header));
+                self.offers.insert(stream, header);
                 self.offer_waiters.release(&mut self.woken);
             }
+            Event::OpenCancelled { stream } if self.offers.remove(&stream).is_some() => {
+                self.streams.remove(&stream);
+            }
             Event::OpenCancelled { stream } => self.update(stream, |slot| slot.gone = Some(Code::CANCELLED)),
+            Event::Reset { stream, code } => self.update(stream, |slot| slot.gone = Some(code)),
             Event::Stalled { stream } => self.update(stream, |slot| slot.gone = Some(Code::STALLED)),
             Event::Refused { stream, refusal } => {
                 tracing::debug!(tunnel = %self.tunnel.id(), %stream, %refusal, "stream refused");
@@ -372,7 +383,8 @@ impl State {
             }
             Event::Stopped { stream, code } => self.update(stream, |slot| slot.stopped = Some(code)),
             Event::Finished { stream } => self.update(stream, |slot| slot.finished = true),
-            Event::Readable { stream } | Event::Accepted { stream } => {
+            Event::Accepted { stream } => self.update(stream, |_| ()),
+            Event::Readable { stream } => {
                 if let Some(slot) = self.streams.get_mut(&stream) {
                     self.woken.extend(slot.reader.take());
                 }

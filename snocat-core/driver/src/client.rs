@@ -212,15 +212,20 @@ fn worst(failures: Vec<ConnectError>) -> Option<ConnectError> {
     let mut silent = Vec::new();
     let mut any_unreachable = false;
     let mut other = None;
+    let mut lost = None;
     for failure in failures {
         match failure {
             ConnectError::NoAnswer { addresses, unreachable } => {
                 silent.extend(addresses);
                 any_unreachable |= unreachable;
             }
+            // That another attempt was faster says nothing about why that one failed.
+            ConnectError::Closed(reason) if reason.code == Code::LOST_RACE => {
+                lost = Some(ConnectError::Closed(reason));
+            }
             failure => other = other.or(Some(failure)),
         }
     }
     let silence = ConnectError::NoAnswer { addresses: silent.clone(), unreachable: any_unreachable };
-    other.or((!silent.is_empty()).then_some(silence))
+    other.or((!silent.is_empty()).then_some(silence)).or(lost)
 }

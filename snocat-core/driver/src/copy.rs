@@ -8,9 +8,7 @@
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
-use std::net::Shutdown;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use snocat_core::pipe::{Actions, End, Input, Pipe};
@@ -20,8 +18,9 @@ use crate::stream::Stream;
 
 /// What one read of either side takes.
 const CHUNK: usize = 64 * 1024;
-/// Reads shorter than this are copied: a frozen slice keeps its whole block until it is acknowledged.
-const SMALL: usize = 4 * 1024;
+/// Reads shorter than this are copied: a frozen slice keeps its whole block until it is acknowledged, and what is
+/// kept must stay within twice the send window.
+const SMALL: usize = CHUNK / 2;
 /// Reads and writes of one turn.
 const BUDGET: usize = 32;
 /// Buffers of one vectored write.
@@ -29,9 +28,8 @@ const SLICES: usize = 64;
 
 /// Prepares a TCP connection: no delay, and RST whatever way it is closed.
 pub(crate) fn prepare<T: Tcp>(tcp: &T) -> io::Result<()> {
-    let socket = tcp.socket();
-    socket.set_linger(Some(Duration::ZERO))?;
-    socket.set_tcp_nodelay(true)
+    tcp.close_with_reset(true)?;
+    tcp.set_nodelay()
 }
 
 /// Copies until both directions are over, and closes both.
@@ -198,12 +196,12 @@ impl<R: Runtime> Copy<R> {
         if let Some(code) = stop {
             self.stream.stop(code);
         }
-        if shutdown && self.tcp.socket().shutdown(Shutdown::Write).is_err() {
+        if shutdown && self.tcp.shutdown().is_err() {
             return self.handle(Input::TcpFailed);
         }
         if let Some(end) = end {
             if end == End::Clean {
-                let _closing_anyway = self.tcp.socket().set_linger(None);
+                let _closing_anyway = self.tcp.close_with_reset(false);
             }
             self.end = Some(end);
         }

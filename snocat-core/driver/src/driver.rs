@@ -8,7 +8,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use snocat_core::quic::TimeSource;
 use snocat_core::{
@@ -18,7 +18,7 @@ use snocat_core::{
 
 use crate::cell::{Cell, Start};
 use crate::config::{ClientConfig, ServerConfig};
-use crate::runtime::Runtime;
+use crate::runtime::{Runtime, Timer};
 use crate::server::Acceptor;
 use crate::socket::{Buffers, Socket};
 use crate::sync::{Waiters, lock};
@@ -28,11 +28,22 @@ const BATCHES: usize = 16;
 /// New connections of one turn: accepting does TLS work, and established tunnels come first.
 const ACCEPTS: usize = 4;
 
+/// Rest after the socket has failed.
+const REST: Duration = Duration::from_millis(100);
+
 pub(crate) struct Driver<R: Runtime> {
     pub(crate) runtime: R,
     pub(crate) socket: Socket<R>,
     acceptor: Option<Arc<Acceptor<R>>>,
     state: Mutex<State<R>>,
+}
+
+/// What the receiving task keeps from turn to turn.
+struct Receiving<R: Runtime> {
+    buffers: Buffers,
+    datagrams: Vec<Datagram>,
+    timer: R::Timer,
+    resting: bool,
 }
 
 struct State<R: Runtime> {
@@ -56,7 +67,9 @@ impl<R: Runtime> Driver<R> {
     ) -> io::Result<Arc<Self>> {
         let listen = ListenConfig {
             crypto: config.tls.crypto.clone(),
-            token_key: Arc::new(ring::hkdf::Salt::new(ring::hkdf::HKDF_SHA256, &[]).extract(&seed()?)),
+            token_key: Arc::new(
+                ring::hkdf::Salt::new(ring::hkdf::HKDF_SHA256, &[]).extract(&seed(&runtime)?),
+            ),
             time_source: Arc::new(SystemClock),
             authentication: config.authentication.clone(),
         };
@@ -78,8 +91,8 @@ impl<R: Runtime> Driver<R> {
         let socket = Socket::bind(&runtime, address, listen.is_none())?;
         let closing = listen.is_none();
         let config = EndpointConfig {
-            seed: seed()?,
-            reset_key: Arc::new(ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &seed()?)),
+            seed: seed(&runtime)?,
+            reset_key: Arc::new(ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &seed(&runtime)?)),
             limits,
             allow_mtud: !socket.may_fragment(),
             listen,
@@ -97,10 +110,13 @@ impl<R: Runtime> Driver<R> {
     /// Starts the receiving task. Of a client, after [`connect`](Self::connect): it ends when there is no tunnel.
     pub(crate) fn run(self: &Arc<Self>) {
         let driver = self.clone();
-        let mut buffers = Buffers::new();
-        let mut datagrams = Vec::new();
-        self.runtime
-            .spawn(poll_fn(move |context| driver.poll_receiving(context, &mut buffers, &mut datagrams)));
+        let mut receiving = Receiving {
+            buffers: Buffers::new(),
+            datagrams: Vec::new(),
+            timer: self.runtime.timer(),
+            resting: false,
+        };
+        self.runtime.spawn(poll_fn(move |context| driver.poll_receiving(context, &mut receiving)));
     }
 
     /// Begins a connection and starts the task of its tunnel.
@@ -172,15 +188,10 @@ impl<R: Runtime> Driver<R> {
         answers
     }
 
-    fn poll_receiving(
-        self: &Arc<Self>,
-        context: &mut Context<'_>,
-        buffers: &mut Buffers,
-        datagrams: &mut Vec<Datagram>,
-    ) -> Poll<()> {
+    fn poll_receiving(self: &Arc<Self>, context: &mut Context<'_>, receiving: &mut Receiving<R>) -> Poll<()> {
         self.socket.poll_senders(context);
         for _ in 0..BATCHES {
-            if self.socket.poll_receive(context, buffers, datagrams).is_pending() {
+            if self.poll_batch(context, receiving).is_pending() {
                 let more = self.accept();
                 let state = lock(&self.state);
                 if state.closing && state.tunnels == 0 {
@@ -191,11 +202,30 @@ impl<R: Runtime> Driver<R> {
                 }
                 return Poll::Pending;
             }
-            self.deliver(datagrams);
+            self.deliver(&mut receiving.datagrams);
         }
         self.accept();
         context.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Receives one batch. A socket that fails is left alone for a while.
+    fn poll_batch(&self, context: &mut Context<'_>, receiving: &mut Receiving<R>) -> Poll<()> {
+        let Receiving { buffers, datagrams, timer, resting } = receiving;
+        loop {
+            if *resting {
+                std::task::ready!(timer.poll(context));
+                *resting = false;
+            }
+            match std::task::ready!(self.socket.poll_receive(context, buffers, datagrams)) {
+                Ok(()) => return Poll::Ready(()),
+                Err(error) => {
+                    tracing::warn!(%error, "receiving failed");
+                    timer.reset(self.runtime.now() + REST);
+                    *resting = true;
+                }
+            }
+        }
     }
 
     /// Finds the tunnels of a batch, then feeds them.
@@ -273,10 +303,9 @@ impl<R: Runtime> State<R> {
     }
 }
 
-/// 32 bytes from the system.
-fn seed() -> io::Result<[u8; 32]> {
+fn seed<R: Runtime>(runtime: &R) -> io::Result<[u8; 32]> {
     let mut seed = [0; 32];
-    getrandom::fill(&mut seed).map_err(io::Error::other)?;
+    runtime.random(&mut seed)?;
     Ok(seed)
 }
 

@@ -13,7 +13,6 @@ use snocat_core::route::RouteAddress;
 use snocat_core::{Code, Refusal};
 
 use crate::copy::{copy, prepare};
-use crate::router::out_of_descriptors;
 use crate::runtime::{Runtime, TcpListener};
 use crate::sync::lock;
 use crate::tunnel::Tunnel;
@@ -140,7 +139,10 @@ async fn accept<R: Runtime>(runtime: R, listener: R::TcpListener, tunnel: Tunnel
                     runtime.spawn(forward(tcp, visitor, tunnel, target));
                 }
             }
-            Some(Err(error)) if out_of_descriptors(&error) => {
+            // The visitor has gone before it was taken in.
+            Some(Err(error)) if visitor_gone(&error) => futures_lite::future::yield_now().await,
+            // Most likely the descriptors have run out, here or in the whole system.
+            Some(Err(error)) => {
                 if !std::mem::replace(&mut exhausted, true) {
                     tracing::warn!(%error, "cannot take more visitors in for now");
                 }
@@ -152,10 +154,14 @@ async fn accept<R: Runtime>(runtime: R, listener: R::TcpListener, tunnel: Tunnel
                     return;
                 }
             }
-            // The visitor has gone before it was taken in.
-            Some(Err(error)) => tracing::debug!(%error, "accepting failed"),
         }
     }
+}
+
+/// Whether accepting failed because of the one visitor that was to be accepted.
+fn visitor_gone(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
 }
 
 async fn until_closed<R: Runtime, T>(tunnel: &Tunnel<R>, work: impl Future<Output = Option<T>>) -> Option<T> {

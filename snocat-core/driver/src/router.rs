@@ -46,9 +46,16 @@ where
     }
 }
 
+/// Streams that are taken in at once, before other tasks have their turn.
+const TURNS: u64 = 64;
+
 /// Serves the streams that the peer offers, each in a task of its own, until the tunnel ends.
 pub async fn serve<R: Runtime>(tunnel: &Tunnel<R>, router: Arc<dyn Router<R>>) {
-    while let Some(offer) = tunnel.accept().await {
+    for turn in 1_u64.. {
+        let Some(offer) = tunnel.accept().await else { return };
+        if turn % TURNS == 0 {
+            futures_lite::future::yield_now().await;
+        }
         match router.route(tunnel, offer.header()) {
             Ok(service) => tunnel.runtime().spawn(service.run(offer)),
             Err(refusal) => {
@@ -155,7 +162,7 @@ fn refusal(target: &Target, error: Option<&io::Error>) -> Refusal {
 }
 
 /// Whether the process or the system has run out of file descriptors or of memory for sockets.
-pub(crate) fn out_of_descriptors(error: &io::Error) -> bool {
+fn out_of_descriptors(error: &io::Error) -> bool {
     // EMFILE, ENFILE, ENOBUFS (Linux, then the BSDs); ENOMEM has a kind. Windows: WSAEMFILE, WSAENOBUFS.
     let codes: &[i32] = if cfg!(windows) { &[10024, 10055] } else { &[23, 24, 105, 55] };
     error.kind() == io::ErrorKind::OutOfMemory

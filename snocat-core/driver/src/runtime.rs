@@ -5,12 +5,12 @@
 //! place for a waker per direction: a socket has one owner per direction.
 
 use std::future::Future;
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use quinn_udp::UdpSockRef;
+use quinn_udp::{RecvMeta, Transmit};
 
 /// One asynchronous runtime.
 pub trait Runtime: Clone + Send + Sync + 'static {
@@ -32,11 +32,12 @@ pub trait Runtime: Clone + Send + Sync + 'static {
     /// A timer that is not set.
     fn timer(&self) -> Self::Timer;
 
-    /// Makes a UDP socket the runtime's.
+    /// Binds a UDP socket; port 0 takes any. With `watch_errors`, it notes what ICMP says
+    /// ([`Udp::take_error`]). On sockets of the system this is [`SystemUdp::bind`](crate::SystemUdp::bind).
     ///
     /// # Errors
-    /// What registering it with the reactor brings up.
-    fn udp(&self, socket: std::net::UdpSocket) -> io::Result<Self::Udp>;
+    /// Those of binding: the address is in use, or not of this machine.
+    fn bind(&self, address: SocketAddr, watch_errors: bool) -> io::Result<Self::Udp>;
 
     /// Listens on a TCP address.
     ///
@@ -51,11 +52,27 @@ pub trait Runtime: Clone + Send + Sync + 'static {
     /// The addresses of a host, in the order the system prefers.
     fn resolve(&self, host: &str, port: u16) -> impl Future<Output = io::Result<Vec<SocketAddr>>> + Send;
 
+    /// Fills `bytes` with what nobody can guess: from the system's random source.
+    ///
+    /// # Errors
+    /// If the system has none.
+    fn random(&self, bytes: &mut [u8]) -> io::Result<()> {
+        getrandom::fill(bytes).map_err(io::Error::other)
+    }
+
     /// Waits until `deadline`.
     fn sleep_until(&self, deadline: Instant) -> impl Future<Output = ()> + Send {
         let mut timer = self.timer();
         timer.reset(deadline);
-        std::future::poll_fn(move |context| timer.poll(context))
+        std::future::poll_fn(move |context| {
+            while timer.poll(context).is_ready() {
+                if self.now() >= deadline {
+                    return Poll::Ready(());
+                }
+                timer.reset(deadline);
+            }
+            Poll::Pending
+        })
     }
 }
 
@@ -87,23 +104,46 @@ pub enum Direction {
     Write,
 }
 
-/// A UDP socket of a runtime.
+/// What ICMP has said about a datagram. Anybody on the way can say so.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Icmp {
+    /// Nobody is where it went.
+    Unreachable,
+    /// Something else.
+    Other,
+}
+
+/// A UDP socket of a runtime. [`SystemUdp`](crate::SystemUdp) is one, over a socket of the system.
 pub trait Udp: Send + Sync + 'static {
     /// Waits until the socket may be ready.
     fn poll_ready(&self, direction: Direction, context: &mut Context<'_>) -> Poll<io::Result<()>>;
 
-    /// Tries an operation on the socket; a result of `WouldBlock` makes the runtime forget that it is ready.
+    /// Tries to send one batch.
     ///
     /// # Errors
-    /// Those of the operation.
-    fn try_io<T>(
-        &self,
-        direction: Direction,
-        operation: impl FnOnce(UdpSockRef<'_>) -> io::Result<T>,
-    ) -> io::Result<T>;
+    /// `WouldBlock` if the socket is full, and what the system has against the batch.
+    fn try_send(&self, batch: &Transmit<'_>) -> io::Result<()>;
 
-    /// The socket, for what does not wait.
-    fn socket(&self) -> UdpSockRef<'_>;
+    /// Tries to receive batches, one into each buffer. Returns how many.
+    ///
+    /// # Errors
+    /// `WouldBlock` if nothing is there, and what the system has to say about earlier datagrams.
+    fn try_receive(&self, buffers: &mut [IoSliceMut<'_>], metas: &mut [RecvMeta]) -> io::Result<usize>;
+
+    /// Takes the next thing that ICMP has said about an earlier datagram.
+    fn take_error(&self) -> Option<Icmp>;
+
+    /// How many datagrams a batch to send may have. It may change at any time.
+    fn max_segments(&self) -> usize;
+
+    /// Whether the network may cut datagrams into pieces.
+    fn may_fragment(&self) -> bool;
+
+    /// Where it is bound.
+    ///
+    /// # Errors
+    /// Those of the system.
+    fn local_addr(&self) -> io::Result<SocketAddr>;
 }
 
 /// A TCP connection of a runtime.
@@ -123,8 +163,23 @@ pub trait Tcp: Send + Sync + 'static {
     /// `WouldBlock`, and what ends the connection.
     fn try_write(&self, buffers: &[io::IoSlice<'_>]) -> io::Result<usize>;
 
-    /// The socket, for its options.
-    fn socket(&self) -> socket2::SockRef<'_>;
+    /// Ends the direction away from this side.
+    ///
+    /// # Errors
+    /// What has ended the connection.
+    fn shutdown(&self) -> io::Result<()>;
+
+    /// Whether closing it cuts it off with RST, or ends it with FIN.
+    ///
+    /// # Errors
+    /// What has ended the connection.
+    fn close_with_reset(&self, reset: bool) -> io::Result<()>;
+
+    /// Sends what is written at once.
+    ///
+    /// # Errors
+    /// What has ended the connection.
+    fn set_nodelay(&self) -> io::Result<()>;
 }
 
 /// A TCP listener of a runtime.

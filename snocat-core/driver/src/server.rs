@@ -88,11 +88,8 @@ impl<R: Runtime> TunnelServer<R> {
         self.driver.close(&Refusal::new(code, text));
         let runtime = &self.driver.runtime;
         let empty = poll_fn(|context| {
-            if self.driver.tunnels() == 0 {
-                return Poll::Ready(());
-            }
             self.driver.wait_for_change(context);
-            Poll::Pending
+            if self.driver.tunnels() == 0 { Poll::Ready(()) } else { Poll::Pending }
         });
         futures_lite::future::or(empty, runtime.sleep_until(runtime.now() + DRAIN)).await;
         self.acceptor.close();
@@ -104,7 +101,11 @@ impl<R: Runtime> Drop for TunnelServer<R> {
         self.driver.close(&Refusal::new(Code::CLOSED, "no longer in use"));
         self.acceptor.close();
         // Unread events hold tunnels, and those the server.
-        let unread = std::mem::take(&mut lock(&self.acceptor.events).queue);
+        let unread = {
+            let mut events = lock(&self.acceptor.events);
+            events.dropped = true;
+            std::mem::take(&mut events.queue)
+        };
         drop(unread);
     }
 }
@@ -119,11 +120,13 @@ struct Events<R: Runtime> {
     queue: VecDeque<ServerEvent<R>>,
     waiters: Waiters,
     closed: bool,
+    /// Nobody will read any more.
+    dropped: bool,
 }
 
 impl<R: Runtime> Default for Events<R> {
     fn default() -> Self {
-        Self { queue: VecDeque::new(), waiters: Waiters::default(), closed: false }
+        Self { queue: VecDeque::new(), waiters: Waiters::default(), closed: false, dropped: false }
     }
 }
 
@@ -131,6 +134,11 @@ impl<R: Runtime> Acceptor<R> {
     /// Which name a peer that has proven its claim gets.
     pub(crate) fn decide(&self, cell: &Cell<R>, claim: &Claim) -> Result<TunnelName, Refusal> {
         self.table.reserve(cell.id(), claim)
+    }
+
+    /// Gives back the name of a peer that was not admitted after all.
+    pub(crate) fn forget(&self, cell: &Cell<R>) {
+        let _never_filled = self.table.remove(cell.id());
     }
 
     pub(crate) fn up(&self, cell: &Arc<Cell<R>>, outcome: &Outcome) {
@@ -160,6 +168,11 @@ impl<R: Runtime> Acceptor<R> {
         let mut woken = Vec::new();
         {
             let mut events = lock(&self.events);
+            if events.dropped {
+                // The tunnel in the event goes once the lock is released.
+                drop(events);
+                return;
+            }
             events.queue.push_back(event);
             events.waiters.release(&mut woken);
         }

@@ -1,24 +1,22 @@
 //! The UDP socket of a driver: batches in both directions, and who waits when it is full.
 
 use std::io::{self, IoSliceMut};
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use bytes::BytesMut;
-use quinn_udp::{EcnCodepoint, RecvMeta, UdpSockRef, UdpSocketState};
+use quinn_udp::{EcnCodepoint, RecvMeta};
 use snocat_core::Datagram;
 use snocat_core::quic::{self, Transmit};
 
-use crate::runtime::{Direction, Runtime, Udp};
+use crate::runtime::{Direction, Icmp, Runtime, Udp};
 use crate::sync::{Waiters, lock, store};
 
 /// Buffers of one receive call. Each takes a whole batch of the kernel's (GRO).
 const BUFFERS: usize = 4;
 const BUFFER: usize = 64 * 1024;
-/// What the kernel is asked to buffer: its default overflows in one burst.
-const KERNEL_BUFFER: usize = 4 * 1024 * 1024;
 /// The longest UDP payload; a longer batch would fail as a whole.
 const MAX_BATCH: usize = 65_507;
 /// Datagrams of one send call at most, whatever the kernel would take: a longer burst only fills queues.
@@ -30,7 +28,6 @@ pub(crate) struct Full;
 
 pub(crate) struct Socket<R: Runtime> {
     io: R::Udp,
-    state: UdpSocketState,
     local: SocketAddr,
     full: Mutex<Waiting>,
     unreachable: AtomicBool,
@@ -46,25 +43,9 @@ struct Waiting {
 impl<R: Runtime> Socket<R> {
     /// Binds to `address`. With `watch_errors`, what ICMP says is noted ([`take_unreachable`](Self::take_unreachable)).
     pub(crate) fn bind(runtime: &R, address: SocketAddr, watch_errors: bool) -> io::Result<Self> {
-        let socket = UdpSocket::bind(address)?;
-        let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
-        let reference = || UdpSockRef::from(&socket);
-        let _may_be_refused = state.set_send_buffer_size(reference(), KERNEL_BUFFER);
-        let _may_be_refused = state.set_recv_buffer_size(reference(), KERNEL_BUFFER);
-        let granted = state.recv_buffer_size(reference()).unwrap_or(0);
-        if granted < KERNEL_BUFFER {
-            tracing::info!(
-                wanted = KERNEL_BUFFER,
-                granted,
-                "small UDP receive buffer: raise net.core.rmem_max for more speed"
-            );
-        }
-        if watch_errors {
-            state.enable_transport_errors(reference())?;
-        }
-        let local = socket.local_addr()?;
-        let io = runtime.udp(socket)?;
-        Ok(Self { io, state, local, full: Mutex::default(), unreachable: AtomicBool::new(false) })
+        let io = runtime.bind(address, watch_errors)?;
+        let local = io.local_addr()?;
+        Ok(Self { io, local, full: Mutex::default(), unreachable: AtomicBool::new(false) })
     }
 
     pub(crate) fn local_addr(&self) -> SocketAddr {
@@ -72,7 +53,7 @@ impl<R: Runtime> Socket<R> {
     }
 
     pub(crate) fn may_fragment(&self) -> bool {
-        self.state.may_fragment()
+        self.io.may_fragment()
     }
 
     /// Whether some host has said, since this was asked last, that nothing listens where a datagram went. Only a
@@ -83,7 +64,7 @@ impl<R: Runtime> Socket<R> {
 
     /// How many datagrams of `mtu` bytes may be sent at once. The kernel may change its mind at any time.
     pub(crate) fn max_segments(&self, mtu: u16) -> usize {
-        self.state.max_gso_segments().min(MAX_BATCH / usize::from(mtu).max(1)).clamp(1, MAX_SEGMENTS)
+        self.io.max_segments().min(MAX_BATCH / usize::from(mtu).max(1)).clamp(1, MAX_SEGMENTS)
     }
 
     /// Sends datagrams. What the network would lose is lost here, too; only a full socket is the caller's to
@@ -115,25 +96,21 @@ impl<R: Runtime> Socket<R> {
     }
 
     fn try_send(&self, batch: &quinn_udp::Transmit<'_>) -> io::Result<()> {
-        self.io.try_io(Direction::Write, |socket| self.state.try_send(socket, batch)).or_else(|error| {
+        self.io.try_send(batch).or_else(|error| {
             // An ICMP message about an earlier datagram is reported instead of sending this one.
             if error.kind() == io::ErrorKind::WouldBlock || !self.take_errors() {
                 return Err(error);
             }
-            self.io.try_io(Direction::Write, |socket| self.state.try_send(socket, batch))
+            self.io.try_send(batch)
         })
     }
 
-    /// Has `waker` woken once the socket takes datagrams again.
-    pub(crate) fn wait_writable(&self, waker: &Waker) {
-        let receiver = {
-            let mut full = lock(&self.full);
-            full.senders.register(&Context::from_waker(waker));
-            full.receiver.clone()
-        };
-        if let Some(receiver) = receiver {
-            receiver.wake();
-        }
+    /// Has `waker` woken once the socket takes datagrams again. The task to wake for that is returned.
+    #[must_use]
+    pub(crate) fn wait_writable(&self, waker: &Waker) -> Option<Waker> {
+        let mut full = lock(&self.full);
+        full.senders.register(&Context::from_waker(waker));
+        full.receiver.clone()
     }
 
     /// Wakes the task that receives.
@@ -166,32 +143,24 @@ impl<R: Runtime> Socket<R> {
         context: &mut Context<'_>,
         buffers: &mut Buffers,
         datagrams: &mut Vec<Datagram>,
-    ) -> Poll<()> {
+    ) -> Poll<io::Result<()>> {
         loop {
             let received = {
                 let Buffers(memory, metas) = &mut *buffers;
                 let mut slices = memory.each_mut().map(|buffer| IoSliceMut::new(buffer));
-                self.io.try_io(Direction::Read, |socket| self.state.recv(socket, &mut slices, metas))
+                self.io.try_receive(&mut slices, metas)
             };
             match received {
                 Ok(count) => {
                     buffers.split(count, datagrams);
-                    return Poll::Ready(());
+                    return Poll::Ready(Ok(()));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    match self.io.poll_ready(Direction::Read, context) {
-                        Poll::Ready(Ok(())) => {}
-                        Poll::Ready(Err(error)) => tracing::debug!(%error, "waiting for the socket failed"),
-                        Poll::Pending => return Poll::Pending,
-                    }
+                    std::task::ready!(self.io.poll_ready(Direction::Read, context))?;
                 }
-                // Whatever ICMP says about a datagram is no reason to stop, nor is anything else.
-                Err(error) => {
-                    if !self.take_errors() {
-                        tracing::debug!(%error, "receiving failed");
-                        return Poll::Ready(());
-                    }
-                }
+                // What ICMP says about an earlier datagram is reported once, and is no reason to stop.
+                Err(error) if self.take_errors() || is_icmp(&error) => {}
+                Err(error) => return Poll::Ready(Err(error)),
             }
         }
     }
@@ -199,14 +168,20 @@ impl<R: Runtime> Socket<R> {
     /// Reads what ICMP has to say. Returns whether there was anything.
     fn take_errors(&self) -> bool {
         let mut any = false;
-        while let Ok(Some(error)) = self.state.recv_transport_error(self.io.socket()) {
+        while let Some(error) = self.io.take_error() {
             any = true;
-            if matches!(error.payload, quinn_udp::TransportErrorPayload::Unreachable) {
+            if error == Icmp::Unreachable {
                 self.unreachable.store(true, Ordering::Relaxed);
             }
         }
         any
     }
+}
+
+/// What systems without an error queue make of ICMP messages.
+fn is_icmp(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable};
+    matches!(error.kind(), ConnectionRefused | ConnectionReset | HostUnreachable | NetworkUnreachable)
 }
 
 /// What a receiving task keeps from batch to batch.

@@ -14,7 +14,8 @@ use crate::runtime::Runtime;
 use crate::sync::store;
 use crate::tunnel::Tunnel;
 
-/// One stream of a tunnel. What is still open of it when it is dropped is cut off: finish it first.
+/// One stream of a tunnel. What is still open of it when it is dropped is cut off; what was finished before is
+/// still delivered, as long as the tunnel lives.
 pub struct Stream<R: Runtime> {
     tunnel: Tunnel<R>,
     id: StreamId,
@@ -139,7 +140,12 @@ impl<R: Runtime> Stream<R> {
 
     /// Ends this side's direction, behind everything written.
     pub fn finish(&self) {
-        self.tunnel.cell().with(|state| state.tunnel.finish(state.now, self.id));
+        self.tunnel.cell().with(|state| {
+            if let Some(slot) = state.streams.get_mut(&self.id) {
+                slot.finishing = true;
+            }
+            state.tunnel.finish(state.now, self.id);
+        });
     }
 
     /// Waits until everything written, and the end, has arrived at the peer.
@@ -220,9 +226,10 @@ fn over(state: &State, id: StreamId) -> StreamError {
 impl<R: Runtime> Drop for Stream<R> {
     fn drop(&mut self) {
         self.tunnel.cell().with(|state| {
-            state.streams.remove(&self.id);
-            // Both do nothing to a direction that is over.
-            state.tunnel.reset(state.now, self.id, Code::CANCELLED);
+            // What was finished is still delivered. Neither does anything to a direction that is over.
+            if !state.streams.remove(&self.id).is_some_and(|slot| slot.finishing) {
+                state.tunnel.reset(state.now, self.id, Code::CANCELLED);
+            }
             state.tunnel.stop(state.now, self.id, Code::CANCELLED);
         });
     }

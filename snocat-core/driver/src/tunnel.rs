@@ -100,9 +100,10 @@ impl<R: Runtime> Tunnel<R> {
         &self.0.outcome
     }
 
-    /// Where the peer is; changes when its network does.
+    /// Where the peer is; changes when its network does. An IPv4 peer of an IPv6 socket is shown as such.
     pub fn remote_address(&self) -> SocketAddr {
-        self.0.cell.peek(|state| state.tunnel.remote_address())
+        let address = self.0.cell.peek(|state| state.tunnel.remote_address());
+        SocketAddr::new(address.ip().to_canonical(), address.port())
     }
 
     /// The current estimate of the time to the peer and back.
@@ -146,7 +147,7 @@ impl<R: Runtime> Tunnel<R> {
     /// The next stream that the peer offers; `None` once the tunnel has ended.
     pub async fn accept(&self) -> Option<Offer<R>> {
         self.wait(|state, context| {
-            if let Some((id, header)) = state.offers.pop_front() {
+            if let Some((id, header)) = state.offers.pop_first() {
                 return Poll::Ready(Some((id, header)));
             }
             state.offer_waiters.register(context);

@@ -49,20 +49,31 @@ impl Admission {
         }
     }
 
-    pub(super) fn begun(&mut self, id: TunnelId, source: IpAddr) {
-        let source = prefix(source);
-        self.strangers.insert(id, source);
-        *self.sources.entry(source).or_default() += 1;
+    /// An attempt of `source` was admitted. It counts from here on, before it has begun.
+    pub(super) fn admitted(&mut self, source: IpAddr) {
+        *self.sources.entry(prefix(source)).or_default() += 1;
     }
 
-    /// The tunnel has authenticated, or is gone. Once counts; later calls do nothing.
-    pub(super) fn ended(&mut self, id: TunnelId) {
-        let Some(source) = self.strangers.remove(&id) else { return };
+    /// An attempt that was admitted has come to nothing.
+    pub(super) fn failed(&mut self, source: IpAddr) {
+        let source = prefix(source);
         if let Some(count) = self.sources.get_mut(&source) {
             *count -= 1;
             if *count == 0 {
                 self.sources.remove(&source);
             }
+        }
+    }
+
+    /// An attempt that was admitted has become a tunnel.
+    pub(super) fn begun(&mut self, id: TunnelId, source: IpAddr) {
+        self.strangers.insert(id, source);
+    }
+
+    /// The tunnel has authenticated, or is gone. Once counts; later calls do nothing.
+    pub(super) fn ended(&mut self, id: TunnelId) {
+        if let Some(source) = self.strangers.remove(&id) {
+            self.failed(source);
         }
     }
 
@@ -101,6 +112,7 @@ mod tests {
                 .map(|_| {
                     self.next += 1;
                     let id = self.ids.insert(ConnectionHandle(self.next));
+                    self.admission.admitted(source);
                     self.admission.begun(id, source);
                     id
                 })
@@ -132,6 +144,17 @@ mod tests {
         world.admission.ended(ids[0]);
         assert_eq!(world.admission.judge(v4(1), true, 0), Verdict::Admit);
         assert_eq!(world.admission.total(), 63);
+    }
+
+    #[test]
+    fn attempts_count_for_their_source_before_they_have_begun() {
+        let mut world = World::new();
+        for _ in 0..64 {
+            world.admission.admitted(v4(1));
+        }
+        assert_eq!(world.admission.judge(v4(1), true, 64), Verdict::Ignore);
+        world.admission.failed(v4(1));
+        assert_eq!(world.admission.judge(v4(1), true, 63), Verdict::Admit);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use quinn_proto::{
     ServerConfig, TransportConfig, ValidationTokenConfig, VarInt,
 };
 
+use super::congestion::Congestion;
 use crate::auth::{ConnectingConfig, ListeningConfig};
 use crate::limits::Limits;
 use crate::quic::{ClientCrypto, HandshakeTokenKey, HmacKey, ServerCrypto, TimeSource};
@@ -163,7 +164,8 @@ fn transport(limits: &Limits) -> TransportConfig {
         .datagram_receive_buffer_size(None)
         .stream_receive_window(limits.stream_window.into())
         .send_window(limits.send_window)
-        .max_idle_timeout(Some(IdleTimeout::from(idle)));
+        .max_idle_timeout(Some(IdleTimeout::from(idle)))
+        .congestion_controller_factory(Arc::new(Congestion));
     transport
 }
 

@@ -13,11 +13,13 @@ use quinn_proto::{DatagramEvent, Incoming};
 
 mod admission;
 mod config;
+mod congestion;
 mod ids;
 
 use admission::{Admission, Verdict};
 pub(crate) use config::Quic;
 pub use config::{ConnectConfig, EndpointConfig, ListenConfig};
+pub(crate) use congestion::let_the_end_pass;
 use ids::Ids;
 pub use ids::TunnelId;
 
@@ -148,6 +150,7 @@ impl Endpoint {
                     return Some((id, Tunnel::listening(id, connection, &self.quic, now)));
                 }
                 Err(error) => {
+                    self.admission.failed(source);
                     tracing::debug!(cause = %error.cause, "connection attempt failed");
                     if let Some(transmit) = error.response {
                         self.respond(transmit, buffer);
@@ -234,6 +237,7 @@ impl Endpoint {
     pub fn stop_listening(&mut self) {
         self.inner.set_server_config(None);
         while let Some(incoming) = self.incoming.pop_front() {
+            self.admission.failed(incoming.remote_address().ip());
             self.inner.ignore(incoming);
         }
     }
@@ -242,7 +246,10 @@ impl Endpoint {
         let validated = incoming.remote_address_validated();
         let waiting = self.incoming.len();
         match self.admission.judge(incoming.remote_address().ip(), validated, waiting) {
-            Verdict::Admit => self.incoming.push_back(incoming),
+            Verdict::Admit => {
+                self.admission.admitted(incoming.remote_address().ip());
+                self.incoming.push_back(incoming);
+            }
             Verdict::Ignore => self.inner.ignore(incoming),
             Verdict::Retry => {
                 let mut buffer = Vec::new();

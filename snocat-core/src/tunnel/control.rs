@@ -13,11 +13,9 @@ use quinn_proto::{Connection, Dir, ReadError, StreamEvent, WriteError};
 use super::{BindingId, Event, Phase, Role, Ticket, Tunnel, TunnelError};
 use crate::auth::{self, Attributes, ConnectingStep, EXPORTER_LABEL, ListeningStep, TunnelName};
 use crate::code::{Code, Refusal};
+use crate::limits::Limits;
 use crate::route::RouteAddress;
 use crate::wire::{self, Bind, Bound, Frame, FrameDecoder};
-
-/// Bytes of control frames that wait for a peer which does not read them.
-const UNSENT: usize = 64 * 1024;
 
 /// Control frames that wait for the outcome: one for each binding that may be asked for, and some to spare.
 const EARLY_FRAMES: usize = 128;
@@ -27,35 +25,40 @@ const EARLY_FRAMES: usize = 128;
 pub(super) struct Control {
     stream: Option<quinn_proto::StreamId>,
     decoder: FrameDecoder,
-    /// Bytes read so far; a stranger may send few.
-    received: u64,
+    /// Whether the peer's first frame, which has to be one of the authentication, was here.
+    begun: bool,
     /// Control frames that came before the outcome.
     early: VecDeque<Frame>,
     /// Control frames that wait for their turn.
-    held: Vec<Vec<u8>>,
+    held: VecDeque<Vec<u8>>,
     unsent: VecDeque<Bytes>,
+    /// Bytes of control frames that may still leave before the outcome.
+    early_budget: usize,
     next_binding: u64,
     /// Requests of this side that wait for an answer.
     asked: BTreeSet<u64>,
     /// Requests of the peer that wait for an answer.
     to_answer: BTreeSet<u64>,
-    /// How many the peer has made.
-    peer_bindings: usize,
+    /// All requests of the peer.
+    peer_bindings: BTreeSet<u64>,
 }
 
 impl Control {
-    pub(super) fn new(max_frame: usize) -> Self {
+    pub(super) fn new(limits: &Limits) -> Self {
+        // Half of what is left for stream 0: the other half is the exchange's.
+        let early_budget = limits.early_bytes.saturating_sub(limits.early_bytes_outside) as usize / 2;
         Self {
             stream: None,
-            decoder: FrameDecoder::new(max_frame),
-            received: 0,
+            early_budget,
+            decoder: FrameDecoder::new(limits.frame_bytes),
+            begun: false,
             early: VecDeque::new(),
-            held: Vec::new(),
+            held: VecDeque::new(),
             unsent: VecDeque::new(),
             next_binding: 0,
             asked: BTreeSet::new(),
             to_answer: BTreeSet::new(),
-            peer_bindings: 0,
+            peer_bindings: BTreeSet::new(),
         }
     }
 
@@ -159,7 +162,9 @@ impl Tunnel {
         match result {
             Ok((frame, outcome)) => {
                 self.queue(frame);
-                self.now_established(outcome);
+                if !self.is_closed() {
+                    self.now_established(outcome);
+                }
             }
             Err(refusal) => self.close_with(refusal),
         }
@@ -192,10 +197,6 @@ impl Tunnel {
                 return self.stream_0_ended();
             }
             let Some(chunk) = chunk else { return };
-            self.control.received += chunk.len() as u64;
-            if self.is_stranger() && self.control.received > u64::from(self.limits.early_bytes) {
-                return self.close_with(Refusal::new(Code::LIMIT, "too many bytes before authentication"));
-            }
             self.control.decoder.push(&chunk);
             loop {
                 match self.control.decoder.next() {
@@ -211,8 +212,11 @@ impl Tunnel {
     }
 
     fn frame(&mut self, frame: Frame) {
+        let begun = std::mem::replace(&mut self.control.begun, true);
         if frame.is_authentication() {
             self.authentication_frame(&frame);
+        } else if !begun {
+            self.close_with(Refusal::new(Code::PROTOCOL, "stream 0 does not begin with authentication"));
         } else if self.is_established() {
             self.control_frame(&frame);
         } else if self.control.early.len() >= EARLY_FRAMES {
@@ -241,7 +245,9 @@ impl Tunnel {
                         let ticket = Ticket(self.next_ticket);
                         self.next_ticket += 1;
                         self.queue(send);
-                        self.events.push_back(Event::AuthRequested { ticket, claim });
+                        if !self.is_closed() {
+                            self.events.push_back(Event::AuthRequested { ticket, claim });
+                        }
                     }
                     Err(refusal) => self.close_with(refusal),
                 }
@@ -253,7 +259,7 @@ impl Tunnel {
     fn now_established(&mut self, outcome: auth::Outcome) {
         self.established(outcome);
         self.release_held();
-        for frame in std::mem::take(&mut self.control.early) {
+        while let Some(frame) = self.control.early.pop_front() {
             self.control_frame(&frame);
         }
     }
@@ -276,11 +282,11 @@ impl Tunnel {
 
     fn bind_requested(&mut self, bind: Bind) {
         let Bind { id, port, address } = bind;
-        if self.control.peer_bindings >= self.limits.bindings {
+        if self.control.peer_bindings.len() >= self.limits.bindings {
             let refusal = Refusal::new(Code::LIMIT, "no more bindings in one tunnel");
             self.send_control(&wire::Control::Bound(Bound { id, result: Err(refusal) }));
-        } else if self.control.to_answer.insert(id) {
-            self.control.peer_bindings += 1;
+        } else if self.control.peer_bindings.insert(id) {
+            self.control.to_answer.insert(id);
             self.events.push_back(Event::BindingRequested { binding: BindingId(id), port, address });
         } else {
             self.close_with(Refusal::new(Code::PROTOCOL, "one binding id twice"));
@@ -288,18 +294,23 @@ impl Tunnel {
     }
 
     fn send_control(&mut self, frame: &wire::Control) {
-        let bytes = frame.encode();
-        let offered = matches!(self.phase, Phase::Authenticating(Role::Connecting { .. }));
-        if self.is_established() || offered && self.control.is_open() {
-            self.queue(bytes);
-        } else {
-            self.control.held.push(bytes);
-        }
+        self.control.held.push_back(frame.encode());
+        self.release_held();
     }
 
+    /// Sends what has waited: all of it once the tunnel is established, before that what its budget allows.
     fn release_held(&mut self) {
-        for bytes in std::mem::take(&mut self.control.held) {
-            self.queue(bytes);
+        let offered =
+            matches!(self.phase, Phase::Authenticating(Role::Connecting { .. })) && self.control.is_open();
+        while let Some(frame) = self.control.held.pop_front() {
+            if !self.is_established() {
+                if !offered || frame.len() > self.control.early_budget {
+                    self.control.held.push_front(frame);
+                    return;
+                }
+                self.control.early_budget -= frame.len();
+            }
+            self.queue(frame);
         }
     }
 
@@ -320,21 +331,15 @@ impl Tunnel {
                 Err(_) => return self.stream_0_ended(),
             }
         }
-        if self.control.unsent.iter().map(Bytes::len).sum::<usize>() > UNSENT {
+        // Requests and answers of both sides, each as long as a frame may be.
+        let most = self.limits.bindings * self.limits.frame_bytes * 2;
+        if self.control.unsent.iter().map(Bytes::len).sum::<usize>() > most {
             self.close_with(Refusal::new(Code::LIMIT, "the peer does not read stream 0"));
         }
     }
 
     fn stream_0_ended(&mut self) {
         self.close_with(Refusal::new(Code::PROTOCOL, "stream 0 has ended"));
-    }
-
-    /// Whether the peer has still to prove who it is. The connecting side knows its peer from the handshake.
-    fn is_stranger(&self) -> bool {
-        matches!(
-            self.phase,
-            Phase::Handshake(Role::Listening { .. }) | Phase::Authenticating(Role::Listening { .. })
-        )
     }
 }
 

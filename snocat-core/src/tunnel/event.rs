@@ -91,7 +91,7 @@ pub enum Event {
         /// Why.
         refusal: Refusal,
     },
-    /// There may be something to read: bytes, the end, or a reset.
+    /// There may be something to read: bytes, or the end.
     Readable {
         /// The stream.
         stream: StreamId,
@@ -100,6 +100,13 @@ pub enum Event {
     Writable {
         /// The stream.
         stream: StreamId,
+    },
+    /// The peer has cut its direction off. What lay unread is gone.
+    Reset {
+        /// The stream.
+        stream: StreamId,
+        /// Why.
+        code: Code,
     },
     /// The peer wants no more bytes of this stream.
     Stopped {
@@ -193,6 +200,10 @@ impl From<quinn_proto::ConnectionError> for CloseReason {
             Error::ConnectionClosed(close) => {
                 let text = format!("{}: {}", close.error_code, String::from_utf8_lossy(&close.reason));
                 match alert(close.error_code) {
+                    // What an application's close becomes before the handshake is done (RFC 9000, 10.2.3).
+                    None if close.error_code == quinn_proto::TransportErrorCode::APPLICATION_ERROR => {
+                        bare(ClosedBy::Peer, Code::CLOSED, "it gave up during the handshake".into())
+                    }
                     Some(alert) => bare(ClosedBy::PeerHandshake(Some(alert)), Code::PROTOCOL, text),
                     None => bare(ClosedBy::Transport, Code::PROTOCOL, text),
                 }

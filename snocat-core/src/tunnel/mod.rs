@@ -26,7 +26,9 @@ use window::Window;
 
 use crate::auth::{self, Attributes, Claim, TunnelName};
 use crate::code::{Code, Refusal};
-use crate::endpoint::{ConnectConfig, EndpointEvent, EndpointEventKind, Quic, TunnelEvent, TunnelId, let_the_end_pass};
+use crate::endpoint::{
+    ConnectConfig, EndpointEvent, EndpointEventKind, Quic, TunnelEvent, TunnelId, let_the_end_pass,
+};
 use crate::limits::Limits;
 use crate::quic::Transmit;
 
@@ -77,6 +79,8 @@ enum Deadline {
     Stage(StreamId),
     /// The look whether a stream's bytes still lie unread.
     Stall(StreamId),
+    /// The look whether some stalled stream may be ended to make room.
+    Relief,
     /// The peer's answer to a probe, when so many acknowledgements had come before it.
     Probe(u64),
 }
@@ -93,6 +97,8 @@ pub struct Tunnel {
     deadlines: BTreeSet<(Instant, Deadline)>,
     stalled: BTreeSet<(Instant, StreamId)>,
     window: Window,
+    /// How often the peer had said that the connection's window is used up when that was last seen to.
+    peer_blocked: u64,
     /// Bytes that may still be sent outside stream 0 before the outcome.
     early_budget: u64,
     /// Writes that wait for the outcome.
@@ -120,7 +126,10 @@ impl Tunnel {
         let config = quic.authentication.clone().unwrap_or_default();
         let machine = Box::new(auth::Listening::new(&config));
         let role = Role::Listening { machine, waiting: None, decided: false };
-        Self::new(id, connection, role, quic, now)
+        let mut tunnel = Self::new(id, connection, role, quic, now);
+        // What is read before the outcome is not given back: the credit that was announced is all there is.
+        tunnel.set_window(0);
+        tunnel
     }
 
     pub(crate) fn connecting(
@@ -140,7 +149,7 @@ impl Tunnel {
             id,
             connection,
             phase: Phase::Handshake(role),
-            control: Control::new(limits.frame_bytes),
+            control: Control::new(&limits),
             streams: BTreeMap::new(),
             deadlines: BTreeSet::from([(now + limits.authentication_time, Deadline::Authentication)]),
             stalled: BTreeSet::new(),
@@ -149,6 +158,7 @@ impl Tunnel {
                 limits.stream_window.into(),
                 limits.stalled_bytes,
             ),
+            peer_blocked: 0,
             early_budget: limits.early_bytes_outside.into(),
             early_blocked: Vec::new(),
             events: VecDeque::new(),
@@ -191,6 +201,7 @@ impl Tunnel {
                 }
                 Deadline::Stage(stream) => self.stage_timed_out(stream),
                 Deadline::Stall(stream) => self.look_at_unread(stream),
+                Deadline::Relief => self.relieve(),
                 Deadline::Probe(before) => self.probe_timed_out(before),
             }
         }
@@ -224,8 +235,9 @@ impl Tunnel {
         self.now = self.now.max(now);
         buffer.clear();
         let transmit = self.connection.poll_transmit(self.now, max_datagrams.max(1), buffer);
-        self.collect_endpoint_events();
         self.transmit_due = transmit.is_some();
+        // Composing a packet may end the connection, and then says so.
+        self.process();
         transmit
     }
 
@@ -297,7 +309,9 @@ impl Tunnel {
         self.probing = true;
         self.connection.ping();
         let acknowledgements = self.connection.stats().frame_rx.acks;
-        self.deadlines.insert((self.now + self.limits.probe_time, Deadline::Probe(acknowledgements)));
+        // Several attempts must have had the time to reach it, however far away it is.
+        let patience = self.limits.probe_time.max(self.connection.rtt() * 8);
+        self.deadlines.insert((self.now + patience, Deadline::Probe(acknowledgements)));
     }
 
     /// The name of this tunnel at its endpoint.
@@ -354,6 +368,7 @@ impl Tunnel {
                 _ => {}
             }
         }
+        self.relieve();
         self.collect_endpoint_events();
     }
 
@@ -436,6 +451,7 @@ impl Tunnel {
             self.connection.set_max_concurrent_streams(Dir::Bi, self.limits.streams_listening.into());
             self.set_window(self.window.target());
         }
+        self.raise_stream_limit();
         self.events.push_back(Event::Authenticated(outcome));
         for stream in std::mem::take(&mut self.early_blocked) {
             self.writable(stream);
@@ -471,6 +487,7 @@ impl Tunnel {
     fn probe_timed_out(&mut self, acknowledgements_before: u64) {
         self.probing = false;
         if self.connection.stats().frame_rx.acks == acknowledgements_before {
+            let_the_end_pass(&self.connection);
             self.connection.close(self.now, varint(Code::TIMEOUT), Bytes::new());
             self.closed(CloseReason { by: ClosedBy::Idle, code: Code::TIMEOUT, text: String::new() });
             self.collect_endpoint_events();

@@ -40,6 +40,11 @@ impl Window {
         (self.stalled + 1).saturating_mul(self.step) > self.extra
     }
 
+    /// Whether it is larger than what the streams that move have.
+    pub(super) fn is_raised(&self) -> bool {
+        self.target != self.base
+    }
+
     /// One stream more is stalled. Returns the new window.
     pub(super) fn stall(&mut self) -> Adjust {
         self.stalled += 1;
@@ -57,7 +62,7 @@ impl Window {
 
     /// The application has read `bytes`.
     pub(super) fn read(&mut self, bytes: u64) -> Adjust {
-        if self.target == self.base {
+        if !self.is_raised() {
             return Adjust::default();
         }
         let shrink = (self.target - self.wanted()).min(bytes);

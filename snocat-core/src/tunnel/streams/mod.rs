@@ -2,7 +2,8 @@
 //!
 //! A stream passes through stages. Opened by this side, it is *asked* until the answer is here; its bytes may
 //! leave before that. Opened by the peer, it is *arriving* until its header is here, then *offered* until the
-//! application decides. A stream that is refused only has its answer to get rid of.
+//! application decides. A stream that is refused only has its answer to get rid of. What goes before a stream's own
+//! bytes is in `front`, what lies unread in `stalls`.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -13,6 +14,9 @@ use quinn_proto::{Dir, VarInt};
 use super::{Deadline, Event, Phase, Role, StreamId, Tunnel, TunnelError, varint};
 use crate::code::{Code, Refusal};
 use crate::open::{Answer, AnswerDecoder, Header, HeaderDecoder};
+
+mod front;
+mod stalls;
 
 #[derive(Debug)]
 enum Stage {
@@ -46,16 +50,21 @@ pub(super) struct Stream {
     deadline: Option<Instant>,
     read_done: bool,
     write_done: bool,
+    /// What to stop the peer with as soon as its answer is here.
+    unwanted: Option<Code>,
     notices: Notices,
+    /// Since when there have been unread bytes, without a break.
     unread_since: Option<Instant>,
-    /// When it was counted as stalled, if it is.
+    /// When some were last read, or the first of them came.
+    moved: Instant,
+    /// Its place among the stalled streams, if it is one: the `moved` of then.
     stalled: Option<Instant>,
     /// Whether a look at the unread bytes is due some time.
     watched: bool,
 }
 
 impl Stream {
-    fn new(stage: Stage, front: Vec<u8>) -> Self {
+    fn new(stage: Stage, front: Vec<u8>, now: Instant) -> Self {
         Self {
             stage,
             front: front.into(),
@@ -63,8 +72,10 @@ impl Stream {
             deadline: None,
             read_done: false,
             write_done: false,
+            unwanted: None,
             notices: Notices::default(),
             unread_since: None,
+            moved: now,
             stalled: None,
             watched: false,
         }
@@ -124,16 +135,6 @@ pub enum ReadStatus {
     Finished,
 }
 
-/// What the front of a stream turned out to be.
-enum Front {
-    Incomplete,
-    Header(Header),
-    Answer(Answer),
-    Malformed(Refusal),
-    Finished,
-    Reset(Code),
-}
-
 impl Tunnel {
     /// Opens a stream. The header leaves at once, and bytes may be written right behind it; neither waits for
     /// the answer, which comes as [`Event::Accepted`] or [`Event::Refused`].
@@ -147,12 +148,12 @@ impl Tunnel {
             Phase::Authenticating(Role::Connecting { .. }) if self.control.is_open() => {}
             _ => return Err(OpenError::NotEstablished),
         }
-        if self.streams.len() >= self.limits.streams as usize * 2 {
+        if self.streams.len() >= self.own_limit() {
             return Err(OpenError::LimitReached);
         }
         let id = self.connection.streams().open(Dir::Bi).map(StreamId).ok_or(OpenError::LimitReached)?;
         self.touch(now);
-        self.streams.insert(id, Stream::new(Stage::Asked(AnswerDecoder::new()), header.encode()));
+        self.streams.insert(id, Stream::new(Stage::Asked(AnswerDecoder::new()), header.encode(), self.now));
         self.set_deadline(id, self.limits.answer_time);
         self.flush_front(id);
         Ok(id)
@@ -164,6 +165,8 @@ impl Tunnel {
     /// [`TunnelError::StaleOffer`] if no such stream waits for a decision.
     pub fn accept(&mut self, now: Instant, stream: StreamId) -> Result<(), TunnelError> {
         self.answer(now, stream, &Answer::Accepted, Stage::Running)?;
+        self.stalled_offer_accepted(stream);
+        self.tell_stopped(stream);
         // Bytes that came along with the header have waited.
         self.notify_readable(stream);
         Ok(())
@@ -200,9 +203,7 @@ impl Tunnel {
         if !self.is_established() {
             piece.truncate(usize::try_from(self.early_budget).unwrap_or(usize::MAX));
             if piece.is_empty() {
-                if !self.early_blocked.contains(&stream) {
-                    self.early_blocked.push(stream);
-                }
+                self.wait_for_outcome(stream);
                 return Err(WriteError::Blocked);
             }
         }
@@ -264,7 +265,7 @@ impl Tunnel {
             self.transmit_due |= chunks.finalize().should_transmit();
             result
         };
-        self.was_read(stream, taken as u64, result == Ok(ReadStatus::More));
+        self.was_read(stream, taken as u64, result != Ok(ReadStatus::More));
         if !matches!(result, Ok(ReadStatus::More | ReadStatus::Blocked)) {
             self.reading_done(stream);
         }
@@ -283,25 +284,34 @@ impl Tunnel {
         self.flush_front(stream);
     }
 
-    /// Cuts this side's direction off: what has not arrived yet may never do so.
+    /// Cuts this side's direction off: what has not arrived yet may never do so. A stream that was refused, or is
+    /// over, is left alone.
     pub fn reset(&mut self, now: Instant, stream: StreamId, code: Code) {
-        if !self.streams.contains_key(&stream) {
-            return;
+        if self.is_the_applications(stream) {
+            self.touch(now);
+            self.reset_half(stream, code);
+            // Others may have room now for what was to be sent.
+            self.process();
         }
-        self.touch(now);
-        let _over_already = self.connection.send_stream(stream.0).reset(varint(code));
-        self.writing_done(stream);
     }
 
-    /// Tells the peer that nobody wants its bytes any more, and discards those that are here.
+    /// Tells the peer that nobody wants its bytes any more, and discards those that are here. While the answer to a
+    /// stream that this side opened is still to come, it is waited for first.
     pub fn stop(&mut self, now: Instant, stream: StreamId, code: Code) {
-        if !self.streams.contains_key(&stream) {
+        if !self.is_the_applications(stream) {
             return;
         }
         self.touch(now);
-        let _over_already = self.connection.recv_stream(stream.0).stop(varint(code));
-        self.unstall(stream);
-        self.reading_done(stream);
+        match self.streams.get_mut(&stream) {
+            Some(state) if matches!(state.stage, Stage::Asked(_)) && !state.write_done => {
+                state.unwanted = Some(code);
+            }
+            _ => self.stop_half(stream, code),
+        }
+    }
+
+    fn is_the_applications(&self, stream: StreamId) -> bool {
+        self.streams.get(&stream).is_some_and(|state| matches!(state.stage, Stage::Asked(_) | Stage::Running))
     }
 
     // ---- what quinn-proto tells
@@ -325,7 +335,7 @@ impl Tunnel {
             } else {
                 let id = StreamId(id);
                 let decoder = HeaderDecoder::new(self.limits.header_bytes);
-                self.streams.insert(id, Stream::new(Stage::Arriving(decoder), Vec::new()));
+                self.streams.insert(id, Stream::new(Stage::Arriving(decoder), Vec::new(), self.now));
                 self.set_deadline(id, self.limits.header_time);
                 self.advance(id);
             }
@@ -350,34 +360,31 @@ impl Tunnel {
     pub(super) fn advance(&mut self, id: StreamId) {
         let Some(stream) = self.streams.get(&id) else { return };
         match stream.stage {
-            Stage::Running => self.notify_readable(id),
-            Stage::Offered => {
-                self.note_unread(id);
-                if let Ok(Some(_)) = self.connection.recv_stream(id.0).received_reset() {
-                    self.cancel_offer(id, Code::CANCELLED);
-                }
-            }
+            Stage::Arriving(_) | Stage::Asked(_) => self.advance_front(id),
             Stage::Refusing => {}
-            Stage::Arriving(_) | Stage::Asked(_) => match self.read_front(id) {
-                Front::Incomplete => {}
-                Front::Header(header) => self.offer(id, header),
-                Front::Answer(Answer::Accepted) => {
-                    self.clear_deadline(id);
-                    if let Some(stream) = self.streams.get_mut(&id) {
-                        stream.stage = Stage::Running;
-                    }
-                    self.events.push_back(Event::Accepted { stream: id });
-                    self.notify_readable(id);
-                }
-                Front::Answer(Answer::Refused(refusal)) => self.refused(id, refusal),
-                Front::Malformed(refusal) => self.front_failed(id, refusal),
-                Front::Finished => {
-                    self.front_failed(id, Refusal::new(Code::PROTOCOL, "the stream ended before it began"));
-                }
-                Front::Reset(code) => {
-                    self.front_failed(id, Refusal::new(code, "the peer cut the stream off"));
-                }
+            Stage::Offered | Stage::Running if stream.read_done => {}
+            // A reset is news at once, whatever lies unread before it.
+            Stage::Offered | Stage::Running => match self.connection.recv_stream(id.0).received_reset() {
+                Ok(Some(code)) => self.was_reset(id, Code::new(code.into_inner())),
+                _ => self.has_bytes(id),
             },
+        }
+    }
+
+    fn has_bytes(&mut self, id: StreamId) {
+        match self.streams.get(&id).map(|stream| &stream.stage) {
+            Some(Stage::Running) => self.notify_readable(id),
+            _ => self.note_unread(id),
+        }
+    }
+
+    fn was_reset(&mut self, id: StreamId, code: Code) {
+        match self.streams.get(&id).map(|stream| &stream.stage) {
+            Some(Stage::Running) => {
+                self.reading_done(id);
+                self.events.push_back(Event::Reset { stream: id, code });
+            }
+            _ => self.cancel_offer(id, Code::CANCELLED),
         }
     }
 
@@ -430,253 +437,6 @@ impl Tunnel {
         }
     }
 
-    // ---- the front of a stream
-
-    fn offer(&mut self, id: StreamId, header: Header) {
-        if let Some(stream) = self.streams.get_mut(&id) {
-            stream.stage = Stage::Offered;
-        }
-        self.set_deadline(id, self.limits.dial_time);
-        self.note_unread(id);
-        self.events.push_back(Event::OpenRequested { stream: id, header });
-    }
-
-    fn answer(
-        &mut self,
-        now: Instant,
-        id: StreamId,
-        answer: &Answer,
-        next: Stage,
-    ) -> Result<(), TunnelError> {
-        match self.streams.get_mut(&id) {
-            Some(stream) if matches!(stream.stage, Stage::Offered) => {
-                stream.stage = next;
-                stream.front = answer.encode().into();
-            }
-            _ => return Err(TunnelError::StaleOffer),
-        }
-        self.touch(now);
-        self.clear_deadline(id);
-        self.flush_front(id);
-        Ok(())
-    }
-
-    /// The peer refused what this side opened, or the answer never came: resetting its half is the opener's
-    /// part, and ends what the stream costs it.
-    fn refused(&mut self, id: StreamId, refusal: Refusal) {
-        let now = self.now;
-        self.reset(now, id, Code::CANCELLED);
-        self.stop(now, id, Code::CANCELLED);
-        self.remove(id);
-        self.events.push_back(Event::Refused { stream: id, refusal });
-    }
-
-    fn front_failed(&mut self, id: StreamId, refusal: Refusal) {
-        match self.streams.get_mut(&id) {
-            Some(stream) if matches!(stream.stage, Stage::Arriving(_)) => {
-                stream.stage = Stage::Offered;
-                let code = refusal.code;
-                let _it_was_made_an_offer =
-                    self.answer(self.now, id, &Answer::Refused(refusal), Stage::Refusing);
-                self.discard(id, code);
-            }
-            Some(_) => self.refused(id, refusal),
-            None => {}
-        }
-    }
-
-    /// The peer took its offer back.
-    fn cancel_offer(&mut self, id: StreamId, code: Code) {
-        let was_offered = self.streams.get(&id).is_some_and(|stream| matches!(stream.stage, Stage::Offered));
-        let now = self.now;
-        self.reset(now, id, code);
-        self.stop(now, id, code);
-        self.remove(id);
-        if was_offered {
-            self.events.push_back(Event::OpenCancelled { stream: id });
-        }
-    }
-
-    /// Wants no more of what the peer sends on a stream that was just refused.
-    fn discard(&mut self, id: StreamId, code: Code) {
-        let _over_already = self.connection.recv_stream(id.0).stop(varint(code));
-        self.unstall(id);
-        self.clear_deadline(id);
-        if let Some(stream) = self.streams.get_mut(&id) {
-            stream.read_done = true;
-            stream.finishing = true;
-        }
-        self.flush_front(id);
-    }
-
-    /// Sends what goes before everything else. Returns whether it has left.
-    fn flush_front(&mut self, id: StreamId) -> bool {
-        let Some(stream) = self.streams.get_mut(&id) else { return true };
-        while !stream.front.is_empty() {
-            let mut sender = self.connection.send_stream(id.0);
-            match sender.write_chunks(std::slice::from_mut(&mut stream.front)) {
-                Ok(_) => {}
-                Err(quinn_proto::WriteError::Blocked) => return false,
-                Err(_) => stream.front.clear(),
-            }
-        }
-        if std::mem::take(&mut stream.finishing) {
-            let refused = matches!(stream.stage, Stage::Refusing);
-            let _over_already = self.connection.send_stream(id.0).finish();
-            if refused {
-                self.remove(id);
-            }
-        }
-        true
-    }
-
-    /// Reads the header or the answer, and not a byte beyond.
-    fn read_front(&mut self, id: StreamId) -> Front {
-        let Some(stream) = self.streams.get_mut(&id) else { return Front::Incomplete };
-        let mut receiver = self.connection.recv_stream(id.0);
-        let Ok(mut chunks) = receiver.read(true) else { return Front::Finished };
-        let front = loop {
-            let wants = match &stream.stage {
-                Stage::Arriving(decoder) => decoder.wants(),
-                Stage::Asked(decoder) => decoder.wants(),
-                _ => break Front::Incomplete,
-            };
-            let chunk = match chunks.next(wants) {
-                Ok(Some(chunk)) => chunk.bytes,
-                Ok(None) => break Front::Finished,
-                Err(quinn_proto::ReadError::Blocked) => break Front::Incomplete,
-                Err(quinn_proto::ReadError::Reset(code)) => break Front::Reset(Code::new(code.into_inner())),
-            };
-            let decoded = match &mut stream.stage {
-                Stage::Arriving(decoder) => decoder.push(&chunk).map(|header| header.map(Front::Header)),
-                Stage::Asked(decoder) => decoder.push(&chunk).map(|answer| answer.map(Front::Answer)),
-                _ => Ok(None),
-            };
-            match decoded {
-                Ok(Some(front)) => break front,
-                Ok(None) => {}
-                Err(refusal) => break Front::Malformed(refusal),
-            }
-        };
-        self.transmit_due |= chunks.finalize().should_transmit();
-        front
-    }
-
-    fn stopped_write(&mut self, id: StreamId, code: VarInt) -> WriteError {
-        match self.streams.get(&id).map(|stream| &stream.stage) {
-            // The answer that says why is on its way.
-            Some(Stage::Asked(_)) => WriteError::Blocked,
-            _ => WriteError::Stopped(Code::new(code.into_inner())),
-        }
-    }
-
-    // ---- unread bytes
-
-    pub(super) fn forget_notice(&mut self, id: StreamId, notice: impl Fn(&mut Notices) -> &mut bool) {
-        if let Some(stream) = self.streams.get_mut(&id) {
-            *notice(&mut stream.notices) = false;
-        }
-    }
-
-    fn notify_readable(&mut self, id: StreamId) {
-        self.note_unread(id);
-        if let Some(stream) = self.streams.get_mut(&id)
-            && !stream.read_done
-            && !std::mem::replace(&mut stream.notices.readable, true)
-        {
-            self.events.push_back(Event::Readable { stream: id });
-        }
-    }
-
-    fn note_unread(&mut self, id: StreamId) {
-        let Some(stream) = self.streams.get_mut(&id) else { return };
-        stream.unread_since.get_or_insert(self.now);
-        if !std::mem::replace(&mut stream.watched, true) {
-            self.deadlines.insert((self.now + self.limits.stall_time, Deadline::Stall(id)));
-        }
-    }
-
-    /// Looks, one stall time after bytes came, whether the stream moves. One look at a time is planned for a
-    /// stream, so that reading costs nothing.
-    pub(super) fn look_at_unread(&mut self, id: StreamId) {
-        let Some(stream) = self.streams.get_mut(&id) else { return };
-        stream.watched = false;
-        let Some(since) = stream.unread_since else { return };
-        let due = since + self.limits.stall_time;
-        if due > self.now {
-            stream.watched = true;
-            self.deadlines.insert((due, Deadline::Stall(id)));
-        } else if stream.stalled.is_none() {
-            self.stalled_now(id, since);
-        }
-    }
-
-    fn stalled_now(&mut self, id: StreamId, since: Instant) {
-        if self.window.is_full() {
-            let longest = self.stalled.first().map_or(id, |(_, longest)| *longest);
-            self.end_stalled(longest);
-            if longest == id {
-                return;
-            }
-        }
-        if let Some(stream) = self.streams.get_mut(&id) {
-            stream.stalled = Some(since);
-            self.stalled.insert((since, id));
-            let adjust = self.window.stall();
-            self.adjust(&adjust);
-        }
-    }
-
-    /// Ends a stream whose bytes nobody reads, because the tunnel has no room left for them.
-    fn end_stalled(&mut self, id: StreamId) {
-        tracing::debug!(tunnel = %self.id, stream = %id, "reset a stalled stream");
-        let now = self.now;
-        let was_offered = self.streams.get(&id).is_some_and(|stream| matches!(stream.stage, Stage::Offered));
-        self.reset(now, id, Code::STALLED);
-        self.stop(now, id, Code::STALLED);
-        self.remove(id);
-        let event =
-            if was_offered { Event::OpenCancelled { stream: id } } else { Event::Stalled { stream: id } };
-        self.events.push_back(event);
-    }
-
-    fn was_read(&mut self, id: StreamId, bytes: u64, more: bool) {
-        if let Some(stream) = self.streams.get_mut(&id) {
-            stream.unread_since = more.then_some(self.now);
-        }
-        if !more {
-            self.unstall(id);
-        }
-        let adjust = self.window.read(bytes);
-        self.adjust(&adjust);
-    }
-
-    fn unstall(&mut self, id: StreamId) {
-        let Some(stream) = self.streams.get_mut(&id) else { return };
-        stream.unread_since = None;
-        if let Some(since) = stream.stalled.take() {
-            self.stalled.remove(&(since, id));
-            self.window.unstall();
-        }
-    }
-
-    fn adjust(&mut self, adjust: &super::window::Adjust) {
-        if !self.is_established() {
-            return;
-        }
-        if let Some(bytes) = adjust.set {
-            self.set_window(bytes);
-            self.transmit_due = true;
-        }
-        if adjust.announce {
-            // Growing is what quinn-proto announces at once; the byte is taken back by the next read.
-            let target = self.window.target();
-            self.set_window(target + 1);
-            self.set_window(target);
-            self.transmit_due = true;
-        }
-    }
-
     // ---- ends
 
     fn set_deadline(&mut self, id: StreamId, after: std::time::Duration) {
@@ -694,7 +454,19 @@ impl Tunnel {
         }
     }
 
+    fn reset_half(&mut self, id: StreamId, code: Code) {
+        let _over_already = self.connection.send_stream(id.0).reset(varint(code));
+        self.writing_done(id);
+    }
+
+    fn stop_half(&mut self, id: StreamId, code: Code) {
+        let _over_already = self.connection.recv_stream(id.0).stop(varint(code));
+        self.reading_done(id);
+    }
+
     fn reading_done(&mut self, id: StreamId) {
+        self.unstall(id);
+        self.announce();
         if let Some(stream) = self.streams.get_mut(&id) {
             stream.read_done = true;
             if stream.write_done {
@@ -715,6 +487,14 @@ impl Tunnel {
     fn remove(&mut self, id: StreamId) {
         self.unstall(id);
         self.clear_deadline(id);
-        self.streams.remove(&id);
+        let full = self.streams.len() >= self.own_limit();
+        if self.streams.remove(&id).is_some() && full {
+            self.events.push_back(Event::StreamsAvailable);
+        }
+    }
+
+    /// Streams of both directions that this side keeps in mind: a peer may allow any number.
+    fn own_limit(&self) -> usize {
+        self.limits.streams as usize * 2
     }
 }

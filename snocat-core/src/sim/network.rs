@@ -1,0 +1,202 @@
+//! Hosts, the links between them and the datagrams on their way, under virtual time.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use bytes::BytesMut;
+
+use super::link::{Link, LinkConfig};
+use super::rng::Rng;
+use super::trace::{Recorder, Trace};
+use crate::quic::{EcnCodepoint, TimeSource};
+
+/// Names a host of a network.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Host(pub(super) usize);
+
+impl Host {
+    /// Its number, counted from 0.
+    pub const fn index(self) -> usize {
+        self.0
+    }
+}
+
+/// The time of a simulation, for those who are not told it as an argument. It starts in September 2001.
+#[derive(Clone, Debug, Default)]
+pub struct Clock(Arc<AtomicU64>);
+
+impl Clock {
+    /// Time since the start.
+    pub fn elapsed(&self) -> Duration {
+        Duration::from_nanos(self.0.load(Ordering::Relaxed))
+    }
+
+    fn set(&self, elapsed: Duration) {
+        self.0.store(u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+}
+
+impl TimeSource for Clock {
+    fn now(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000) + self.elapsed()
+    }
+}
+
+/// A datagram that has arrived.
+#[derive(Debug)]
+pub struct Arrival {
+    /// Where.
+    pub to: Host,
+    /// From which address.
+    pub source: SocketAddr,
+    /// Its congestion mark.
+    pub ecn: Option<EcnCodepoint>,
+    /// Its payload.
+    pub data: BytesMut,
+}
+
+#[derive(Debug)]
+struct Flying {
+    source: SocketAddr,
+    destination: SocketAddr,
+    ecn: Option<EcnCodepoint>,
+    data: BytesMut,
+}
+
+/// Hosts and the links between them. Whoever drives it tells it what is sent, and takes out what arrives.
+#[derive(Debug)]
+pub struct Network {
+    clock: Clock,
+    rng: Rng,
+    addresses: Vec<SocketAddr>,
+    by_address: BTreeMap<SocketAddr, Host>,
+    links: BTreeMap<(Host, Host), Link>,
+    /// By arrival, then by number.
+    flying: BTreeMap<(Duration, u64), Flying>,
+    next: u64,
+    recorder: Recorder,
+}
+
+impl Network {
+    /// A network without hosts. All that is random in it comes from `seed`.
+    pub fn new(seed: u64) -> Self {
+        Self {
+            clock: Clock::default(),
+            rng: Rng::new(seed),
+            addresses: Vec::new(),
+            by_address: BTreeMap::new(),
+            links: BTreeMap::new(),
+            flying: BTreeMap::new(),
+            next: 0,
+            recorder: Recorder::new(),
+        }
+    }
+
+    /// A host more.
+    pub fn add(&mut self, address: SocketAddr) -> Host {
+        let host = Host(self.addresses.len());
+        self.addresses.push(address);
+        self.by_address.insert(address, host);
+        host
+    }
+
+    /// Where a host is reached.
+    pub fn address(&self, host: Host) -> Option<SocketAddr> {
+        self.addresses.get(host.0).copied()
+    }
+
+    /// Gives a host another address, as a NAT does that has forgotten it. What is on its way to the old one is
+    /// lost.
+    pub fn rebind(&mut self, host: Host, address: SocketAddr) {
+        if let Some(old) = self.addresses.get_mut(host.0) {
+            self.by_address.remove(old);
+            *old = address;
+            self.by_address.insert(address, host);
+        }
+    }
+
+    /// Makes both directions between two hosts like this.
+    pub fn connect(&mut self, one: Host, other: Host, config: &LinkConfig) {
+        *self.link(one, other) = config.clone();
+        *self.link(other, one) = config.clone();
+    }
+
+    /// One direction, to change it from now on. Without faults until then.
+    pub fn link(&mut self, from: Host, to: Host) -> &mut LinkConfig {
+        // Drawn from the two hosts, so that it does not matter who sends first.
+        let seed = self.rng.clone().draw() ^ super::rng::mix((from.0 as u64) << 32 | to.0 as u64);
+        let link =
+            self.links.entry((from, to)).or_insert_with(|| Link::new(LinkConfig::default(), Rng::new(seed)));
+        &mut link.config
+    }
+
+    /// Sends one datagram.
+    pub fn send(&mut self, from: Host, destination: SocketAddr, ecn: Option<EcnCodepoint>, data: &[u8]) {
+        let now = self.clock.elapsed();
+        let to = self.by_address.get(&destination).copied();
+        let copies = match to {
+            Some(to) => {
+                let _made_if_missing = self.link(from, to);
+                self.links.get_mut(&(from, to)).map_or([None, None], |link| link.send(now, data.len()))
+            }
+            None => [None, None],
+        };
+        let arrivals = copies.iter().flatten().map(|(at, _)| *at);
+        self.recorder.sent(now, from.0, to.map(Host::index), data, arrivals);
+        let Some(source) = self.address(from) else { return };
+        for (at, flipped) in copies.into_iter().flatten() {
+            let mut data = BytesMut::from(data);
+            if let Some(bit) = flipped
+                && let Some(byte) = usize::try_from(bit / 8).ok().and_then(|index| data.get_mut(index))
+            {
+                *byte ^= 1 << (bit % 8);
+            }
+            self.flying.insert((at, self.next), Flying { source, destination, ecn, data });
+            self.next += 1;
+        }
+    }
+
+    /// When the next datagram arrives.
+    pub fn next_arrival(&self) -> Option<Duration> {
+        self.flying.first_key_value().map(|((at, _), _)| *at)
+    }
+
+    /// The next datagram that has arrived by now. One to an address that nobody has any more is lost.
+    pub fn receive(&mut self) -> Option<Arrival> {
+        while self.next_arrival().is_some_and(|at| at <= self.clock.elapsed()) {
+            let (_, Flying { source, destination, ecn, data }) = self.flying.pop_first()?;
+            if let Some(&to) = self.by_address.get(&destination) {
+                return Some(Arrival { to, source, ecn, data });
+            }
+        }
+        None
+    }
+
+    /// Datagrams that are on their way.
+    pub fn in_flight(&self) -> usize {
+        self.flying.len()
+    }
+
+    /// Time since the start.
+    pub fn elapsed(&self) -> Duration {
+        self.clock.elapsed()
+    }
+
+    /// The clock of this network.
+    pub fn clock(&self) -> Clock {
+        self.clock.clone()
+    }
+
+    /// Lets time pass, never back.
+    pub fn advance_to(&mut self, elapsed: Duration) {
+        self.clock.set(self.clock.elapsed().max(elapsed));
+    }
+
+    /// What was sent so far, as hashes.
+    pub fn trace(&self) -> Trace {
+        self.recorder.trace()
+    }
+}
