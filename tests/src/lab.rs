@@ -22,7 +22,8 @@ use snocat_tokio::Tokio;
 use tokio::sync::oneshot;
 
 /// How long anything in a test may take before it has failed.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+/// Shorter than the idle time of a tunnel: what only that would end has not been ended.
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A runtime.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -47,10 +48,12 @@ pub struct Pairing {
 pub struct Options {
     /// The secret that the client has.
     pub secret: Vec<u8>,
-    /// Whether the server accepts the method `none`, and the client offers it.
+    /// Whether the server accepts the method `none`; whether the client offers it, and nothing else.
     pub none: bool,
     /// Whether the client trusts the server's certificate.
     pub trusted: bool,
+    /// The name that the client wants to see in the server's certificate.
+    pub server_name: &'static str,
     /// The name the client asks for.
     pub name: Option<&'static str>,
     /// The port the client asks for; 0 for any.
@@ -62,7 +65,7 @@ pub struct Options {
 }
 
 /// The secret that servers of the lab know.
-const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
+pub const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
 
 impl Default for Options {
     fn default() -> Self {
@@ -70,6 +73,7 @@ impl Default for Options {
             secret: SECRET.to_vec(),
             none: false,
             trusted: true,
+            server_name: "localhost",
             name: None,
             port: 0,
             ports: 1024..=65535,
@@ -79,7 +83,7 @@ impl Default for Options {
 }
 
 /// Runs `main` on a runtime of its own, in threads of its own. The runtime goes when `main` ends.
-fn run(runtime: Runtime, main: impl Main) -> JoinHandle<()> {
+pub fn run(runtime: Runtime, main: impl Main) -> JoinHandle<()> {
     std::thread::spawn(move || match runtime {
         Runtime::Tokio => {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
@@ -103,34 +107,51 @@ fn run(runtime: Runtime, main: impl Main) -> JoinHandle<()> {
 }
 
 /// A function that is generic over the runtime.
-trait Main: Send + 'static {
+pub trait Main: Send + 'static {
+    /// The function.
     fn run<R: snocat_driver::Runtime>(self, runtime: R) -> impl Future<Output = ()> + Send;
 }
 
 /// A certificate, and the sides that use it.
 pub struct Lab {
-    pairing: Pairing,
+    /// The runtimes of its sides.
+    pub pairing: Pairing,
     certificate: CertificateDer<'static>,
     key: Vec<u8>,
 }
 
 impl Lab {
+    /// The certificate of its servers, which signs itself, and its key in PKCS #8.
+    pub fn identity(&self) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key.clone()));
+        (self.certificate.clone(), key)
+    }
+
     /// A lab with a certificate for `localhost`.
     pub fn new(pairing: Pairing) -> Self {
+        let log =
+            tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::from_default_env());
+        let _another_lab_was_first = log.with_test_writer().try_init();
         let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
         let parameters = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
         let certificate = parameters.self_signed(&key).unwrap().der().clone();
         Self { pairing, certificate, key: key.serialize_der() }
     }
 
-    /// Starts a server.
-    pub fn server(&self, options: &Options) -> Server {
-        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key.clone()));
-        let tls = ServerTls::new(vec![self.certificate.clone()], key, None).unwrap();
+    /// What a server of this lab is made from.
+    pub fn server_config(&self, options: &Options) -> ServerConfig {
+        let (certificate, key) = self.identity();
+        let tls = ServerTls::new(vec![certificate], key, None).unwrap();
         let token = TokenKey { identity: None, secret: TokenSecret::new(SECRET.to_vec()).unwrap() };
         let tokens = Some(Arc::new(TokenKeys::new(vec![token])));
         let mut config = ServerConfig::new(tls, ListeningConfig { none: options.none, tokens });
         config.limits = options.limits.clone();
+        config
+    }
+
+    /// Starts a server.
+    pub fn server(&self, options: &Options) -> Server {
+        let config = self.server_config(options);
         let (ready, address) = channel();
         let (events, received) = channel();
         let (stop, stopped) = oneshot::channel();
@@ -140,11 +161,8 @@ impl Lab {
         Server { quic, events: received, stop: Some(stop), thread: Some(thread) }
     }
 
-    /// Starts a client that offers `target` on a port of the server.
-    ///
-    /// # Errors
-    /// Whatever kept it from getting the port.
-    pub fn client(&self, server: &Server, target: SocketAddr, options: &Options) -> Result<Client, Failure> {
+    /// What a client of this lab is made from.
+    pub fn client_config(&self, options: &Options) -> ClientConfig {
         let stranger = Self::new(self.pairing);
         let trusted = if options.trusted { &self.certificate } else { &stranger.certificate };
         let tls = ClientTls::new(Trust::Authorities(vec![trusted.clone()]), None).unwrap();
@@ -154,14 +172,41 @@ impl Lab {
         };
         let name = options.name.map(|name| name.parse::<TunnelName>().unwrap());
         let mut config = ClientConfig::new(tls, ConnectingConfig { methods: vec![credential], name });
+        config.limits = options.limits.clone();
+        config
+    }
+
+    /// Where a client of this lab finds a server.
+    pub fn destination(quic: SocketAddr, options: &Options) -> Destination {
+        Destination {
+            host: quic.ip().to_string(),
+            port: quic.port(),
+            server_name: options.server_name.to_owned(),
+        }
+    }
+
+    /// Starts a client that offers `target` on a port of the server.
+    ///
+    /// # Errors
+    /// Whatever kept it from getting the port.
+    pub fn client(&self, server: &Server, target: SocketAddr, options: &Options) -> Result<Client, Failure> {
+        self.client_at(server.quic, target, options)
+    }
+
+    /// The same, for a server of which only the address is known.
+    ///
+    /// # Errors
+    /// Whatever kept it from getting the port.
+    pub fn client_at(
+        &self,
+        quic: SocketAddr,
+        target: SocketAddr,
+        options: &Options,
+    ) -> Result<Client, Failure> {
+        let mut config = self.client_config(options);
         let address = RouteAddress::tcp(&target.ip().to_string(), target.port()).unwrap();
         config.bindings.push(Binding { port: options.port, address });
-        config.limits = options.limits.clone();
-        let to = Destination {
-            host: server.quic.ip().to_string(),
-            port: server.quic.port(),
-            server_name: "localhost".to_owned(),
-        };
+        let to = Self::destination(quic, options);
         let (ready, result) = channel();
         let (ended, end) = channel();
         let (stop, stopped) = oneshot::channel();
@@ -220,6 +265,25 @@ pub struct Server {
 }
 
 impl Server {
+    /// Waits until it says that a tunnel is down, which must be for this reason.
+    pub fn tunnel_down(&self, code: Code) {
+        loop {
+            if let Said::Down(_, actual) = self.next() {
+                return assert_eq!(actual, code);
+            }
+        }
+    }
+
+    /// The next thing it says about tunnels.
+    pub fn next_up_or_down(&self) -> Said {
+        loop {
+            match self.next() {
+                Said::Bound(_) => {}
+                said => return said,
+            }
+        }
+    }
+
     /// The next thing it says.
     pub fn next(&self) -> Said {
         self.events.recv_timeout(PATIENCE).unwrap()
@@ -233,7 +297,8 @@ impl Server {
     fn stop_and_join(&mut self) {
         self.stop.take();
         if let Some(thread) = self.thread.take() {
-            thread.join().unwrap();
+            let result = thread.join();
+            assert!(std::thread::panicking() || result.is_ok(), "a side has panicked");
         }
     }
 }
@@ -259,15 +324,17 @@ impl Client {
         self.end.recv_timeout(PATIENCE).unwrap()
     }
 
-    /// Stops it as the command would, and waits until it is gone.
-    pub fn stop(mut self) {
+    /// Stops it as the command would, and waits until it is gone. Returns how its tunnel ended.
+    pub fn stop(mut self) -> CloseReason {
         self.stop_and_join();
+        self.end()
     }
 
     fn stop_and_join(&mut self) {
         self.stop.take();
         if let Some(thread) = self.thread.take() {
-            thread.join().unwrap();
+            let result = thread.join();
+            assert!(std::thread::panicking() || result.is_ok(), "a side has panicked");
         }
     }
 }

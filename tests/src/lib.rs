@@ -3,12 +3,27 @@
 //!
 //! A suite is written once, as functions of a [`Pairing`]; [`pairings!`] makes a test of each function for every
 //! pairing of runtimes.
+//!
+//! Beside them stand whole runs on a simulated network: [`scenario`], checked against a [`model`].
 
+mod descriptors;
+mod duo;
 mod lab;
+pub mod model;
 mod peers;
+mod relay;
+pub mod scenario;
+pub mod seed;
+pub mod simruntime;
 
-pub use lab::{Client, Failure, Lab, Options, PATIENCE, Pairing, Runtime, Said, Server};
-pub use peers::{Target, connect, pattern, read_to_reset, reset, verify_pattern, write_pattern};
+pub use descriptors::enough_descriptors;
+pub use duo::{CLIENT, DELAY, Duo, SERVER};
+pub use lab::{Client, Failure, Lab, Main, Options, PATIENCE, Pairing, Runtime, SECRET, Said, Server, run};
+pub use peers::{
+    Target, await_reset, connect, expect_pattern, pattern, read_to_reset, reset, verify_pattern,
+    write_pattern, write_to_reset,
+};
+pub use relay::Relay;
 
 /// Makes a test of each named function for each pairing of runtimes.
 #[macro_export]

@@ -1,0 +1,127 @@
+//! Whole runs against the model: any of them, and those that once failed. `docs/Testing.md` tells how to run more.
+
+use quickcheck::quickcheck;
+use snocat_tests::scenario::Scenario;
+use snocat_tests::scenario::paste::*;
+use snocat_tests::seed;
+
+/// What 500 scenarios must have met at least once, else they say nothing about it.
+const MET: &[&str] = &[
+    "accepted",
+    "admitted",
+    "authenticated",
+    "bound",
+    "closed by the peer",
+    "crashed",
+    "finished",
+    "lost by a reset",
+    "lost by silence",
+    "no stream left",
+    "not answered in time",
+    "offer cancelled",
+    "opened early",
+    "read to the end",
+    "refused by the peer",
+    "reset by the peer",
+    "stopped",
+];
+
+#[test]
+fn any_scenario_ends_well() {
+    let count = seed::scenarios(500);
+    let report = seed::check(count);
+    println!("{:?} of virtual time: {:#?}", report.time, report.counts);
+    for what in MET.iter().filter(|_| count >= 500) {
+        assert!(report.counts.contains_key(what), "none of {count} scenarios has met: {what}");
+    }
+}
+
+quickcheck! {
+    fn any_bytes_are_a_scenario(bytes: Vec<u8>) -> bool {
+        let scenario = Scenario::from_bytes(&bytes);
+        scenario == Scenario::from_bytes(&bytes) && scenario.ops.len() <= bytes.len()
+    }
+}
+
+#[test]
+fn a_scenario_is_printed_as_rust() {
+    let config = Config { weather: Still, client: Tight, ..Config::default() };
+    let ops = vec![Connect { client: 0, credential: Right, bindings: 1 }, Wait { milliseconds: 7 }];
+    let printed = "
+Scenario {
+    config: Config { weather: Still, more_clients: 0, server: Default, client: Tight, decisions: AtOnce, \
+                   answers: AtOnce, hold: false, segments: false, long_chain: false },
+    seed: 0xff,
+    ops: vec![
+        Connect { client: 0, credential: Right, bindings: 1 },
+        Wait { milliseconds: 7 },
+    ],
+}
+";
+    assert_eq!(format!("{:?}", Scenario { config, seed: 255, ops }), printed);
+}
+
+/// Makes a test of each scenario that failed once.
+macro_rules! regressions {
+    ($($(#[$doc:meta])* $name:ident: $scenario:expr;)*) => {
+        $(
+            $(#[$doc])*
+            #[test]
+            fn $name() {
+                if let Err(failure) = $scenario.run() {
+                    panic!("{failure}");
+                }
+            }
+        )*
+    };
+}
+
+regressions! {
+    /// `Node` threw away the events of a tunnel that drained at once: nobody heard of its end.
+    a_tunnel_that_drains_at_once_says_why: Scenario {
+        config: Config { weather: Calm, more_clients: 0, server: Default, client: Default, decisions: AtOnce, answers: AtOnce, hold: false, segments: false, long_chain: false },
+        seed: 0xad9f046c,
+        ops: vec![
+            Connect { client: 0, credential: Right, bindings: 0 },
+            Wait { milliseconds: 10 },
+            Crash { host: 0 },
+        ],
+    };
+    /// `Node` polled a tunnel without end whose timer was due at the very moment at which it was set, and never
+    /// let it expire.
+    a_timer_that_is_due_when_it_is_set_expires: Scenario {
+        config: Config { weather: Still, more_clients: 0, server: Default, client: Tight, decisions: AtOnce, answers: AtOnce, hold: false, segments: false, long_chain: false },
+        seed: 0xff1e17d9,
+        ops: vec![
+            Connect { client: 0, credential: Nothing, bindings: 0 },
+            Wait { milliseconds: 13918 },
+            Wait { milliseconds: 633 },
+            Impair { client: 0, way: Both, fault: Delay },
+            Open { tunnel: 0, by: Server, ahead: 0, long: false, pace: Eager },
+            Wait { milliseconds: 0 },
+        ],
+    };
+    /// A tunnel that the peer's application closed during the handshake was told to have failed.
+    a_peer_that_gives_up_in_the_handshake_is_no_failure: Scenario {
+        config: Config { weather: Calm, more_clients: 0, server: Default, client: Default, decisions: AtOnce, answers: AtOnce, hold: false, segments: false, long_chain: false },
+        seed: 0x14148401,
+        ops: vec![
+            Connect { client: 0, credential: Nothing, bindings: 0 },
+            Close { tunnel: 0, by: Client, code: 0 },
+        ],
+    };
+    /// The opener never heard of a STOP_SENDING that came along with the acceptance: the stream never ended.
+    an_acceptor_that_stops_at_once_is_heard: Scenario {
+        config: Config { weather: Calm, more_clients: 0, server: Default, client: Default, decisions: AtOnce, answers: Late, hold: false, segments: false, long_chain: false },
+        seed: 0x5f9c1765,
+        ops: vec![
+            Connect { client: 0, credential: NothingFirst, bindings: 0 },
+            Wait { milliseconds: 20 },
+            Open { tunnel: 0, by: Client, ahead: 0, long: false, pace: Eager },
+            Wait { milliseconds: 30 },
+            Answer { nth: 0, accept: true },
+            Stop { nth: 0, code: 0 },
+            Wait { milliseconds: 10 },
+        ],
+    };
+}
