@@ -4,6 +4,7 @@
 //! `cargo run` with the same options as a program.
 
 #![expect(clippy::expect_used, reason = "a failed assumption is a failed test")]
+#![expect(clippy::disallowed_methods, reason = "any instant will do, to begin a simulation at")]
 
 use std::time::{Duration, Instant};
 

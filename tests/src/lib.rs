@@ -8,6 +8,7 @@
 
 mod descriptors;
 mod duo;
+pub mod fuzzing;
 mod lab;
 pub mod model;
 mod peers;

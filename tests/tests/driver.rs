@@ -1,120 +1,21 @@
 //! The driver under a runtime whose time, sockets and order of tasks come from a seed: whatever that does, all
 //! ends, nothing is lost, and nothing is left over. `SNOCAT_SEED` runs one seed alone.
 
-use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use snocat_driver::core::sim::{Chance, LinkConfig, Loss, Rng};
+use snocat_driver::core::sim::{Chance, LinkConfig, Loss};
 use snocat_driver::core::{ClosedBy, Code, Limits};
 use snocat_driver::{ConnectError, Runtime, TcpListener};
 use snocat_tests::simruntime::{
-    CLIENT, Forwarding, Machines, Peer, SERVER, SimListener, SimRuntime, Simulation, Trace, VISITORS,
-    connect_client,
+    CLIENT, Done, Forwarding, Machines, Peer, SimRuntime, World, connect_client, each_seed, simulate,
+    start_server,
 };
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-
-/// Longest virtual time for what a test does.
-const LIMIT: Duration = Duration::from_secs(120);
-/// Longest virtual time for what is left to be done then.
-const REST: Duration = Duration::from_secs(20);
-
-/// Runs `test` with each seed.
-fn each_seed(count: u64, test: impl Fn(u64)) {
-    struct Named(u64);
-    impl Drop for Named {
-        fn drop(&mut self) {
-            if std::thread::panicking() {
-                eprintln!("again with SNOCAT_SEED={}", self.0);
-            }
-        }
-    }
-    let only = std::env::var("SNOCAT_SEED").ok().map(|seed| seed.parse::<u64>().unwrap());
-    for seed in only.map_or(0..count, |seed| seed..seed + 1) {
-        let _named = Named(seed);
-        test(seed);
-    }
-}
-
-/// Runs `test` in a world of its own, which must be empty afterwards.
-fn simulate<F: Future>(seed: u64, machines: Machines, test: impl FnOnce(World) -> F) -> (F::Output, Trace) {
-    let sim = std::rc::Rc::new(Simulation::new(seed, machines));
-    let result = sim.run(LIMIT, test(World { sim: sim.clone(), rng: Rng::new(seed) }));
-    let sim = std::rc::Rc::into_inner(sim).unwrap();
-    (result, sim.finish(REST))
-}
-
-struct World {
-    sim: std::rc::Rc<Simulation>,
-    rng: Rng,
-}
-
-impl World {
-    fn target(&self) -> SimListener {
-        self.sim.host(CLIENT).listen(SocketAddr::from((CLIENT, 0))).unwrap()
-    }
-
-    fn visitors(&self) -> SimRuntime {
-        self.sim.host(VISITORS)
-    }
-
-    /// A target that sends everything back, as long as there is a sender of what is returned beside its address.
-    fn echo(&self) -> SocketAddr {
-        let listener = self.target();
-        let address = listener.local_addr().unwrap();
-        let runtime = self.sim.host(CLIENT);
-        runtime.clone().spawn(async move {
-            loop {
-                let patience = runtime.sleep_until(runtime.now() + REST / 2);
-                let accepted = async { Some(Peer::accept(&listener).await) };
-                let timeout = async {
-                    patience.await;
-                    None
-                };
-                let Some(peer) = futures_lite::future::or(accepted, timeout).await else { return };
-                runtime.spawn(async move {
-                    let _cut_off = peer.echo().await;
-                });
-            }
-        });
-        address
-    }
-}
 
 /// Windows so small that what a test moves fills them, as it does at full size.
 fn small() -> Limits {
     Limits { stream_window: 16_000, connection_window: 64_000, send_window: 64_000, ..Limits::default() }
-}
-
-/// Starts tasks that each report when they are done.
-struct Done<T> {
-    sender: UnboundedSender<T>,
-    receiver: UnboundedReceiver<T>,
-    started: usize,
-}
-
-impl<T: Send + 'static> Done<T> {
-    fn new() -> Self {
-        let (sender, receiver) = unbounded_channel();
-        Self { sender, receiver, started: 0 }
-    }
-
-    fn start(&mut self, runtime: &SimRuntime, task: impl Future<Output = T> + Send + 'static) {
-        let sender = self.sender.clone();
-        self.started += 1;
-        runtime.spawn(async move {
-            let _nobody_asks = sender.send(task.await);
-        });
-    }
-
-    async fn all(mut self) -> Vec<T> {
-        let mut results = Vec::new();
-        while results.len() < self.started {
-            results.push(self.receiver.recv().await.unwrap());
-        }
-        results
-    }
 }
 
 /// A visitor that sends bytes, reads them back, and ends cleanly.
@@ -185,6 +86,7 @@ fn full_sockets_lose_nothing_and_forget_nobody() {
         let machines = Machines {
             udp_buffer: 1,
             tcp_buffer: 60_000,
+            tcp_piece: 16_000,
             segments: 1 + seed as usize % 8,
             link: LinkConfig::default(),
             ..Machines::drawn(seed)
@@ -353,37 +255,43 @@ fn the_end_of_a_tunnel_is_told_at_once() {
     });
 }
 
+/// Reads, writes, or ends its direction first, until it is reset.
+async fn cut_off(peer: Peer, role: u8) {
+    match role {
+        0 => reads_reset(&peer).await,
+        1 => {
+            let failed = peer.write_pattern(0, usize::MAX).await.unwrap_err();
+            assert_eq!(failed.kind(), io::ErrorKind::ConnectionReset, "{failed}");
+        }
+        _ => {
+            peer.shutdown().unwrap();
+            reads_reset(&peer).await;
+        }
+    }
+}
+
 /// How a tunnel may end.
 const ENDS: [&str; 3] = ["client closes", "server closes", "network is cut"];
 
 #[test]
 fn whatever_ends_the_tunnel_resets_its_connections() {
-    each_seed(80, |seed| {
+    each_seed(45, |seed| {
         let end = ENDS[seed as usize % ENDS.len()];
         simulate(seed, Machines::drawn(seed), async |mut world: World| {
             let target = world.target();
             let Forwarding { server, tunnel, port } =
                 Forwarding::start(&world.sim, target.local_addr().unwrap(), &small()).await;
-            let mut done = Done::new();
+            let mut pairs = Vec::new();
             for _ in 0..5 {
                 let visitor = Peer::connect(&world.visitors(), port).await.unwrap();
-                let taken = Peer::accept(&target).await;
+                pairs.push((visitor, Peer::accept(&target).await));
+            }
+            let mut done = Done::new();
+            for (visitor, taken) in pairs {
                 // They read, or write, or the visitor has ended its direction: all are cut off.
                 let roles = [(0, 0), (0, 1), (1, 0), (1, 1), (2, 1)][world.rng.below(5) as usize];
                 for (peer, role) in [(visitor, roles.0), (taken, roles.1)] {
-                    done.start(&world.visitors(), async move {
-                        match role {
-                            0 => reads_reset(&peer).await,
-                            1 => {
-                                let failed = peer.write_pattern(0, usize::MAX).await.unwrap_err();
-                                assert_eq!(failed.kind(), io::ErrorKind::ConnectionReset, "{failed}");
-                            }
-                            _ => {
-                                peer.shutdown().unwrap();
-                                reads_reset(&peer).await;
-                            }
-                        }
-                    });
+                    done.start(&world.visitors(), cut_off(peer, role));
                 }
             }
             let runtime = world.visitors();
@@ -413,10 +321,32 @@ fn whatever_ends_the_tunnel_resets_its_connections() {
 fn a_server_that_is_not_there_is_given_up_and_leaves_nothing() {
     each_seed(20, |seed| {
         let (result, trace) = simulate(seed, Machines::drawn(seed), async |world: World| {
-            connect_client(&world.sim, None, &Limits::default()).await.map(drop)
+            connect_client(&world.sim, "10.0.0.1", None, &Limits::default()).await.map(drop)
         });
         assert!(matches!(result, Err(ConnectError::NoAnswer { unreachable: true, .. })), "{result:?}");
         assert!(trace.elapsed < Duration::from_secs(20), "{trace:?}");
+    });
+}
+
+/// Of several addresses one wins, and only that one authenticates: the server sees one tunnel.
+#[test]
+fn addresses_are_raced_and_one_wins() {
+    each_seed(30, |seed| {
+        // One that nobody has, and one twice, so far away that both attempts get through the handshake.
+        let host = ["10.0.0.9,10.0.0.1", "10.0.0.1,10.0.0.1"][seed as usize % 2];
+        let link = LinkConfig::delay(Duration::from_millis(100 + seed * 5));
+        simulate(seed, Machines { link, ..Machines::drawn(seed) }, async |world: World| {
+            let server = start_server(&world.sim, &Limits::default());
+            let (tunnel, _) = connect_client(&world.sim, host, None, &Limits::default()).await.unwrap();
+            let runtime = world.sim.host(CLIENT);
+            for _ in 0..20 {
+                runtime.sleep_until(runtime.now() + Duration::from_millis(100)).await;
+                assert!(server.tunnels().len() <= 1);
+            }
+            assert_eq!(server.tunnels().len(), 1);
+            tunnel.close(Code::STOPPING, "client stopped");
+            server.close(Code::STOPPING, "server stopped").await;
+        });
     });
 }
 
@@ -438,59 +368,4 @@ fn a_resting_tunnel_polls_almost_nothing() {
     let (short, long) = (polls(10), polls(110));
     // A keep-alive every 12 s, with its acknowledgement: a few polls on either side.
     assert!(long - short < 150, "{} polls in 100 s of rest", long - short);
-}
-
-mod the_simulation {
-    use super::*;
-
-    fn calm() -> Machines {
-        Machines { whims: false, ..Machines::drawn(1) }
-    }
-
-    #[test]
-    #[should_panic(expected = "a_stuck_task")]
-    fn names_a_task_that_nobody_wakes() {
-        async fn a_stuck_task() {
-            std::future::pending::<()>().await;
-        }
-        let sim = Simulation::new(1, calm());
-        sim.host(SERVER).spawn(a_stuck_task());
-        sim.run(LIMIT, async {});
-        sim.finish(REST);
-    }
-
-    #[test]
-    #[should_panic(expected = "while time stands still")]
-    fn notices_a_task_that_spins() {
-        let sim = Simulation::new(1, calm());
-        sim.run(
-            LIMIT,
-            std::future::poll_fn(|context| {
-                context.waker().wake_by_ref();
-                std::task::Poll::<()>::Pending
-            }),
-        );
-    }
-
-    #[test]
-    #[should_panic(expected = "nothing will ever happen")]
-    fn polls_nobody_who_was_not_woken() {
-        let sim = Simulation::new(1, calm());
-        let mut polls = 0;
-        sim.run(
-            LIMIT,
-            std::future::poll_fn(|_| {
-                polls += 1;
-                if polls == 2 { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
-            }),
-        );
-    }
-
-    #[test]
-    #[should_panic(expected = "TCP listener 10.0.0.2")]
-    fn misses_no_socket_that_is_left() {
-        let sim = Simulation::new(1, calm());
-        let _left = sim.host(CLIENT).listen(SocketAddr::from((CLIENT, 80))).unwrap();
-        sim.finish(REST);
-    }
 }

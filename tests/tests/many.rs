@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -109,9 +110,10 @@ fn visitors_that_stop_reading_do_not_slow_the_others_and_lose_nothing(pairing: P
             stream.shutdown(Shutdown::Write)
         })
     };
-    // The burst overflows the system's buffers on a busy machine: see `no_burst_of_loss_ends_a_tunnel`.
+    // With a larger window quinn-proto 0.11.19 may end the tunnel when a stream has 1.4 MB unread: it leaves up to
+    // 1,024 full frames unmerged, and counts the short ones between them on top (`too many gaps`, without any gap).
     let mut options = Options::default();
-    options.limits.stream_window = 2 * 1024 * 1024;
+    options.limits.stream_window = 1024 * 1024;
     let lab = Lab::new(pairing);
     let server = lab.server(&options);
     let client = lab.client(&server, target.address, &options).unwrap();
@@ -151,18 +153,18 @@ fn wait_until_still(written: &AtomicU64) {
     }
 }
 
-/// Two ports side by side that are free now.
-fn two_ports() -> std::ops::RangeInclusive<u16> {
-    let free = (0..1000).find_map(|_| {
-        let first = TcpListener::bind("127.0.0.1:0").ok()?.local_addr().ok()?.port();
-        let next = first.checked_add(1)?;
-        let _both = [first, next]
-            .map(|port| TcpListener::bind(("127.0.0.1", port)).ok())
-            .into_iter()
-            .collect::<Option<Vec<_>>>()?;
-        Some(first..=next)
-    });
-    free.unwrap()
+/// Two ports side by side that are free now, and that no other test is given. They lie below those that systems
+/// hand out by themselves, so that nobody gets one of them by chance meanwhile.
+fn two_ports() -> RangeInclusive<u16> {
+    static TAKEN: AtomicUsize = AtomicUsize::new(0);
+    loop {
+        let turn = TAKEN.fetch_add(1, Ordering::Relaxed);
+        assert!(turn < 5000, "no two ports are free");
+        let first = 10_000 + ((std::process::id() as usize * 100 + turn) * 4 % 20_000) as u16;
+        if [first, first + 1].iter().all(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()) {
+            return first..=first + 1;
+        }
+    }
 }
 
 fn a_client_without_a_wish_gets_any_port_until_there_is_none(pairing: Pairing) {

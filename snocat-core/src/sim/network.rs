@@ -200,3 +200,70 @@ impl Network {
         self.recorder.trace()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::Chance;
+
+    fn address(host: u8) -> SocketAddr {
+        SocketAddr::from(([10, 0, 0, host], 1))
+    }
+
+    fn pair(seed: u64, config: &LinkConfig) -> (Network, Host, Host) {
+        let mut network = Network::new(seed);
+        let (one, other) = (network.add(address(1)), network.add(address(2)));
+        network.connect(one, other, config);
+        (network, one, other)
+    }
+
+    #[test]
+    fn a_datagram_arrives_after_the_delay_and_tells_its_source() {
+        let delay = Duration::from_millis(10);
+        let (mut network, one, other) = pair(1, &LinkConfig::delay(delay));
+        network.send(one, address(2), None, b"hello");
+        assert!(network.receive().is_none());
+        assert_eq!(network.next_arrival(), Some(delay));
+        network.advance_to(delay);
+        let arrival = network.receive().unwrap();
+        assert_eq!((arrival.to, arrival.source, &arrival.data[..]), (other, address(1), &b"hello"[..]));
+        assert_eq!(network.clock().elapsed(), delay);
+    }
+
+    #[test]
+    fn what_is_on_its_way_to_an_address_that_is_given_up_is_lost() {
+        let (mut network, one, other) = pair(1, &LinkConfig::default());
+        network.send(one, address(2), None, b"old");
+        network.rebind(other, address(3));
+        network.send(one, address(2), None, b"nobody");
+        network.send(one, address(3), None, b"new");
+        assert_eq!(network.receive().unwrap().data, b"new"[..]);
+        assert!(network.receive().is_none() && network.in_flight() == 0);
+    }
+
+    #[test]
+    fn exactly_one_bit_is_flipped_and_each_direction_is_its_own() {
+        let corrupt = LinkConfig { corrupt: Chance::ALWAYS, ..LinkConfig::default() };
+        let (mut network, one, other) = pair(1, &LinkConfig::default());
+        *network.link(one, other) = corrupt;
+        network.send(one, address(2), None, &[0; 100]);
+        network.send(other, address(1), None, &[0; 100]);
+        let ones = |arrival: Arrival| arrival.data.iter().map(|byte| byte.count_ones()).sum::<u32>();
+        assert_eq!(network.receive().map(ones), Some(1));
+        assert_eq!(network.receive().map(ones), Some(0));
+    }
+
+    #[test]
+    fn the_trace_is_that_of_the_seed() {
+        let trace = |seed, last: &[u8]| {
+            let (mut network, one, _) = pair(seed, &LinkConfig::mobile());
+            (0..50).for_each(|_| network.send(one, address(2), None, b"same"));
+            network.send(one, address(2), None, last);
+            network.trace()
+        };
+        assert_eq!(trace(1, b"a"), trace(1, b"a"));
+        assert_eq!(trace(1, b"a").schedule, trace(1, b"b").schedule);
+        assert_ne!(trace(1, b"a").bytes, trace(1, b"b").bytes);
+        assert_ne!(trace(1, b"a").schedule, trace(2, b"a").schedule);
+    }
+}

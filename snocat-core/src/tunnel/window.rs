@@ -45,6 +45,11 @@ impl Window {
         self.target != self.base
     }
 
+    /// Whether bytes were read that the peer has not been told of. Asking counts as telling.
+    pub(super) fn take_unannounced(&mut self) -> bool {
+        std::mem::take(&mut self.unannounced) > 0
+    }
+
     /// One stream more is stalled. Returns the new window.
     pub(super) fn stall(&mut self) -> Adjust {
         self.stalled += 1;
@@ -133,5 +138,8 @@ mod tests {
         }
         assert!(!window.read(19).announce);
         assert!(window.read(1).announce);
+        assert!(!window.take_unannounced());
+        assert!(!window.read(1).announce);
+        assert!(window.take_unannounced());
     }
 }

@@ -225,12 +225,7 @@ impl Run<'_> {
         self.world.tunnel_mut(key.host, key.id).map(act)
     }
 
-    fn on_tunnel(
-        &mut self,
-        number: u8,
-        side: Side,
-        act: impl FnOnce(&mut Self, usize) -> Check,
-    ) -> Check {
+    fn on_tunnel(&mut self, number: u8, side: Side, act: impl FnOnce(&mut Self, usize) -> Check) -> Check {
         let there =
             |tunnel: &crate::model::Tunnel| !tunnel.party(side).is_over() && tunnel.party(side).key.is_some();
         let tunnels = self.model.tunnels.iter().enumerate().filter(|(_, tunnel)| there(tunnel));
@@ -279,7 +274,7 @@ impl Run<'_> {
 
 /// The name that a tunnel is admitted under.
 pub(super) fn admitted_name(index: usize) -> String {
-    format!("{}{index}", if index % 2 == 0 { 't' } else { 'x' })
+    format!("{}{index}", if index.is_multiple_of(2) { 't' } else { 'x' })
 }
 
 /// What the streams of a binding are to be addressed to.

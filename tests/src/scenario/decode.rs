@@ -43,6 +43,11 @@ impl Source<'_> {
         self.byte() & 1 == 1
     }
 
+    /// Yes, three times out of four.
+    fn mostly(&mut self) -> bool {
+        !self.byte().is_multiple_of(4)
+    }
+
     fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         from[usize::from(self.byte()) % from.len()]
     }
@@ -90,14 +95,14 @@ impl Op {
                 ]);
                 Self::Connect { client, credential, bindings: from.byte() % 3 }
             }
-            5..7 => Self::Decide { nth, admit: from.byte() % 4 > 0 },
+            5..7 => Self::Decide { nth, admit: from.mostly() },
             7..17 => {
                 let (by, ahead) = (from.side(), from.length());
                 let kind = from.byte();
                 let pace = if kind / 8 % 4 == 1 { Pace::Asleep } else { Pace::Eager };
                 Self::Open { tunnel, by, ahead, long: kind % 8 == 1, pace }
             }
-            17..21 => Self::Answer { nth, accept: from.byte() % 4 > 0 },
+            17..21 => Self::Answer { nth, accept: from.mostly() },
             21..27 => Self::Write { nth, length: from.length() },
             27..32 => Self::Pace { nth, pace: from.pick(&[Pace::Asleep, Pace::Asleep, Pace::Eager]) },
             32 => Self::Read { nth, length: from.length() },
@@ -124,7 +129,7 @@ impl Op {
             45..47 => Self::Mend { client },
             47 => Self::Rebind { client },
             // Most of what a crash would end has not happened yet where crashes are frequent.
-            48 if host % 2 == 0 => Self::Crash { host: nth },
+            48 if host.is_multiple_of(2) => Self::Crash { host: nth },
             48 | 49 => Self::Restart { host },
             50 => Self::Noise { client, way: from.way(), length: from.length() % 1472 },
             // Mostly milliseconds, sometimes a minute.

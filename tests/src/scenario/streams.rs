@@ -177,8 +177,10 @@ impl Run<'_> {
             hold!(early <= most, "{early} bytes were written before the outcome, and {most} may be");
         }
         let all = self.model.unread(tunnel, writer);
-        // Credit is announced by a byte more, which the next read takes back.
-        let most = u64::from(theirs.connection_window) + theirs.stalled_bytes + 16;
+        // What a stranger may send comes on top until it is read; and credit is announced by a byte more, which the
+        // next read takes back.
+        let most = u64::from(theirs.connection_window) + theirs.stalled_bytes;
+        let most = most + u64::from(theirs.early_bytes) + 16;
         hold!(all <= most, "{all} bytes of tunnel {tunnel} are unread, and {most} may be");
         Ok(())
     }

@@ -15,6 +15,7 @@ mod state;
 mod tcp;
 mod tunnel;
 mod udp;
+mod world;
 
 use std::future::Future;
 use std::net::IpAddr;
@@ -29,6 +30,7 @@ pub use peers::Peer;
 pub use runtime::{SimListener, SimRuntime, SimTcp, SimTimer, SimUdp};
 use state::{MAIN, Next, Shared};
 pub use tunnel::{CLIENT, Forwarding, SERVER, VISITORS, connect_client, start_server};
+pub use world::{Done, World, each_seed, simulate};
 
 /// What the simulated machines are like. All that a field does not fix is drawn from the seed.
 #[derive(Clone, Debug)]
@@ -114,7 +116,7 @@ impl Simulation {
     pub fn run<F: Future>(&self, limit: Duration, main: F) -> F::Output {
         let until = self.elapsed() + limit;
         let mut main = pin!(main);
-        let waker = self.shared.waker(MAIN);
+        let waker = self.shared.main.clone();
         waker.wake_by_ref();
         loop {
             match self.shared.next(until) {

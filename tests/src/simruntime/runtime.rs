@@ -56,11 +56,11 @@ impl Runtime for SimRuntime {
         Ok(SimTcp { shared: self.shared.clone(), number })
     }
 
-    /// Knows addresses, and one name: `localhost`.
+    /// Knows addresses, and lists of them with commas.
     async fn resolve(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
         self.pause().await;
-        let ip = if host == "localhost" { Ok(self.ip) } else { host.parse() };
-        ip.map(|ip| vec![SocketAddr::new(ip, port)]).map_err(|_| io::ErrorKind::NotFound.into())
+        let addresses = host.split(',').map(|ip| ip.parse().map(|ip| SocketAddr::new(ip, port)));
+        addresses.collect::<Result<_, _>>().map_err(|_| io::ErrorKind::NotFound.into())
     }
 
     fn random(&self, bytes: &mut [u8]) -> io::Result<()> {

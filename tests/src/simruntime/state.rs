@@ -23,6 +23,8 @@ pub(super) struct Shared {
     state: Mutex<State>,
     /// Behind a lock of its own: tasks are woken while the state is locked.
     ready: Arc<Mutex<Ready>>,
+    /// That of `main`.
+    pub(super) main: Waker,
 }
 
 #[derive(Default)]
@@ -111,21 +113,19 @@ impl Shared {
             polls: 0,
             still: 0,
         };
-        Arc::new(Self { state: Mutex::new(state), ready: Arc::default() })
+        let ready: Arc<Mutex<Ready>> = Arc::default();
+        let main = Waker::from(Arc::new(TaskWaker { task: MAIN, ready: ready.clone() }));
+        Arc::new(Self { state: Mutex::new(state), ready, main })
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn waker(&self, task: u64) -> Waker {
-        Waker::from(Arc::new(TaskWaker { task, ready: self.ready.clone() }))
-    }
-
     pub(super) fn spawn(&self, name: &'static str, future: impl Future<Output = ()> + Send + 'static) {
         let mut state = self.lock();
         let number = state.number();
-        let waker = self.waker(number);
+        let waker = Waker::from(Arc::new(TaskWaker { task: number, ready: self.ready.clone() }));
         waker.wake_by_ref();
         let polled = state.elapsed();
         state.tasks.insert(number, Task { name, future: Some(Box::pin(future)), waker, polls: 0, polled });
@@ -206,12 +206,11 @@ impl Shared {
     pub(super) fn stuck(&self, why: &str) -> String {
         let state = self.lock();
         let mut text = format!("{why}, at {:?}. The tasks:\n", state.elapsed());
-        let main = self.waker(MAIN);
         let tasks = state.tasks.values().map(|task| {
             let polls = format!("{}, polled {} times, last at {:?}", task.name, task.polls, task.polled);
             (polls, &task.waker)
         });
-        for (task, waker) in tasks.chain([("main".to_owned(), &main)]) {
+        for (task, waker) in tasks.chain([("main".to_owned(), &self.main)]) {
             let _always_fits = writeln!(text, "- {task}");
             for waits in state.waits(waker) {
                 let _always_fits = writeln!(text, "    waits for {waits}");

@@ -52,7 +52,7 @@ impl State {
             (matches!(socket.kind, Kind::Listener(_)) && socket.local == remote).then_some(*number)
         });
         let Some(listener) = listening else { return Err(io::ErrorKind::ConnectionRefused.into()) };
-        let local = self.place(host, SocketAddr::new(host, 0), |kind| matches!(kind, Kind::Tcp(_)))?;
+        let local = self.place(host, SocketAddr::new(host, 0), |kind| !matches!(kind, Kind::Udp(_)))?;
         let end = |remote| {
             let inbox = VecDeque::new();
             let (finished, shut, reset, resets_on_close) = (false, false, false, false);

@@ -65,12 +65,13 @@ pub fn start_server(sim: &Simulation, limits: &Limits) -> Arc<TunnelServer<SimRu
     server
 }
 
-/// A client that connects, and asks for a port if there is a target.
+/// A client that connects to a host, and asks for a port if there is a target.
 ///
 /// # Errors
 /// Those of connecting.
 pub async fn connect_client(
     sim: &Simulation,
+    host: &str,
     target: Option<SocketAddr>,
     limits: &Limits,
 ) -> Result<(Tunnel<SimRuntime>, Option<SocketAddr>), ConnectError> {
@@ -81,7 +82,7 @@ pub async fn connect_client(
     config.limits = limits.clone();
     let address = target.map(|target| RouteAddress::tcp(&target.ip().to_string(), target.port()).unwrap());
     config.bindings.extend(address.clone().map(|address| Binding { port: 0, address }));
-    let to = Destination { host: SERVER.to_string(), port: PORT, server_name: "localhost".to_owned() };
+    let to = Destination { host: host.to_owned(), port: PORT, server_name: "localhost".to_owned() };
     let runtime = sim.host(CLIENT);
     let connected = connect(&runtime, &to, &config).await?;
     let tunnel = connected.tunnel.clone();
@@ -108,7 +109,7 @@ impl Forwarding {
     /// Starts both sides, with these limits.
     pub async fn start(sim: &Simulation, target: SocketAddr, limits: &Limits) -> Self {
         let server = start_server(sim, limits);
-        let (tunnel, port) = connect_client(sim, Some(target), limits).await.unwrap();
+        let (tunnel, port) = connect_client(sim, &SERVER.to_string(), Some(target), limits).await.unwrap();
         Self { server, tunnel, port: port.unwrap() }
     }
 

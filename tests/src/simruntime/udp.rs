@@ -170,7 +170,10 @@ impl State {
                         && next.data.len() <= stride
                         && meta.len + next.data.len() <= buffer.len()
                 };
-                let Some(next) = udp.inbox.pop_front_if(|next| fits(next)) else { break };
+                if !udp.inbox.front().is_some_and(fits) {
+                    break;
+                }
+                let Some(next) = udp.inbox.pop_front() else { break };
                 buffer[meta.len..meta.len + next.data.len()].copy_from_slice(&next.data);
                 meta.len += next.data.len();
                 udp.waiting -= next.data.len();

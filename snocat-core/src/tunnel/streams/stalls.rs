@@ -93,8 +93,10 @@ impl Tunnel {
             self.end_stalled(longest);
         }
         self.peer_blocked = blocked;
-        // Whatever is free: at the next limit the peer says again whether it is stuck.
-        self.announce();
+        // Without anything to tell it would get a byte, and say the same again.
+        if self.window.take_unannounced() {
+            self.announce();
+        }
     }
 
     /// The stalled stream that was read least lately, if that is a stall time ago; otherwise it is looked for again

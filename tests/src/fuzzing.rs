@@ -1,0 +1,190 @@
+//! What the fuzz targets do with their bytes. Any input is fine; what comes of it must hold.
+
+mod tunnel;
+mod unsealed;
+
+use std::sync::Arc;
+
+use snocat_core::auth::{
+    Connecting, ConnectingConfig, ConnectingStep, Credential, Listening, ListeningConfig, ListeningStep,
+    TokenKey, TokenKeys, TokenSecret,
+};
+use snocat_core::open::{Answer, AnswerDecoder, Header, HeaderDecoder};
+use snocat_core::pipe::{End, Input, Pipe};
+use snocat_core::route::{RouteAddress, Target};
+use snocat_core::wire::{Control, DecodeError, Frame, FrameDecoder};
+use snocat_core::{Code, Refusal};
+
+pub use self::tunnel::tunnel;
+use crate::scenario::Scenario;
+
+/// The longest payload of a frame that the targets allow.
+const MAX_PAYLOAD: usize = 4096;
+
+/// Frames and control frames: the same whatever the pieces, and a control frame survives its own encoding.
+pub fn wire(data: &[u8]) {
+    let Some((&size, bytes)) = data.split_first() else { return };
+    let whole = frames(bytes, bytes.len().max(1));
+    assert_eq!(whole, frames(bytes, usize::from(size).max(1)), "the result depends on the pieces");
+    for frame in &whole.0 {
+        assert!(frame.payload.len() <= MAX_PAYLOAD);
+        if let Ok(Some(control)) = Control::decode(frame) {
+            let again = frames(&control.encode(), usize::MAX);
+            let frame = again.0.first().expect("an encoded frame is a whole one");
+            assert_eq!(Control::decode(frame), Ok(Some(control)));
+        }
+    }
+}
+
+/// All frames, and the error that ended them.
+fn frames(bytes: &[u8], size: usize) -> (Vec<Frame>, Option<DecodeError>) {
+    let mut decoder = FrameDecoder::new(MAX_PAYLOAD);
+    let mut found = Vec::new();
+    for piece in bytes.chunks(size) {
+        decoder.push(piece);
+        loop {
+            match decoder.next() {
+                Ok(Some(frame)) => found.push(frame),
+                Ok(None) => break,
+                Err(error) => return (found, Some(error)),
+            }
+        }
+    }
+    (found, None)
+}
+
+/// Headers, answers and route addresses: not a byte too many is read, and what was decoded survives its encoding.
+pub fn open(data: &[u8]) {
+    let Some((&size, bytes)) = data.split_first() else { return };
+    let size = usize::from(size).max(1);
+    let header = |size| {
+        let mut decoder = HeaderDecoder::new(MAX_PAYLOAD);
+        read(bytes, size, |piece| match piece {
+            None => Step::Wants(decoder.wants()),
+            Some(piece) => Step::Is(decoder.push(piece)),
+        })
+    };
+    let found = header(bytes.len().max(1));
+    assert_eq!(found, header(size), "the result depends on the pieces");
+    if let Some(Ok(header)) = found {
+        check_address(&header.address);
+        let again = read_header(&header.encode());
+        assert_eq!(again, Some(Ok(header)));
+    }
+    let mut decoder = AnswerDecoder::new();
+    let answer = read(bytes, size, |piece| match piece {
+        None => Step::Wants(decoder.wants()),
+        Some(piece) => Step::Is(decoder.push(piece)),
+    });
+    if let Some(Ok(Answer::Refused(refusal))) = answer {
+        assert!(refusal.code != Code::NONE && refusal.text.len() <= Refusal::MAX_TEXT);
+    }
+    if let Ok(address) = String::from_utf8_lossy(bytes).parse::<RouteAddress>() {
+        check_address(&address);
+    }
+}
+
+fn check_address(address: &RouteAddress) {
+    assert_eq!(address.to_string().parse().as_ref(), Ok(address));
+    let _any_answer_will_do = Target::try_from(address);
+}
+
+fn read_header(bytes: &[u8]) -> Option<Result<Header, Refusal>> {
+    let mut decoder = HeaderDecoder::new(MAX_PAYLOAD);
+    read(bytes, bytes.len(), |piece| match piece {
+        None => Step::Wants(decoder.wants()),
+        Some(piece) => Step::Is(decoder.push(piece)),
+    })
+}
+
+enum Step<T> {
+    Wants(usize),
+    Is(Result<Option<T>, Refusal>),
+}
+
+/// Feeds a decoder as a tunnel does: never more than it wants.
+fn read<T>(
+    bytes: &[u8],
+    size: usize,
+    mut decoder: impl FnMut(Option<&[u8]>) -> Step<T>,
+) -> Option<Result<T, Refusal>> {
+    for mut piece in bytes.chunks(size) {
+        while !piece.is_empty() {
+            let Step::Wants(wants) = decoder(None) else { unreachable!("asked what it wants") };
+            assert!(wants >= 1, "an unfinished decoder wants something");
+            let (now, later) = piece.split_at(wants.min(piece.len()));
+            piece = later;
+            match decoder(Some(now)) {
+                Step::Is(Ok(None)) => {}
+                Step::Is(Ok(Some(value))) => return Some(Ok(value)),
+                Step::Is(Err(refusal)) => return Some(Err(refusal)),
+                Step::Wants(_) => unreachable!("given what it wants"),
+            }
+        }
+    }
+    None
+}
+
+/// Both sides of the authentication against arbitrary frames: whoever does not know the secret is neither let in
+/// nor believed.
+pub fn auth(data: &[u8]) {
+    let secret = || TokenSecret::new(*b"a secret of bytes that no input knows").expect("it is long enough");
+    let exporter = |context: &[u8; 32]| Some(context.map(|byte| byte ^ 0x5a));
+    let keys = TokenKeys::new(vec![TokenKey { identity: None, secret: secret() }]);
+    let mut listening = Listening::new(&ListeningConfig { none: false, tokens: Some(Arc::new(keys)) });
+    let credentials = ConnectingConfig { methods: vec![Credential::Token(secret())], name: None };
+    let mut connecting = Connecting::new(&credentials);
+    connecting.start(&exporter).expect("the exporter works");
+    let (mut listens, mut connects) = (true, true);
+    for frame in frames(data, usize::MAX).0.iter().filter(|frame| frame.is_authentication()) {
+        match listening.handle(frame, &exporter) {
+            _ if !listens => {}
+            Ok(ListeningStep::Send(_)) => {}
+            Ok(ListeningStep::Decide { claim, .. }) => panic!("let in without the secret: {claim:?}"),
+            Err(_) => listens = false,
+        }
+        match connecting.handle(frame, &exporter) {
+            _ if !connects => {}
+            Ok(ConnectingStep::Send(_)) => {}
+            Ok(ConnectingStep::Done(outcome)) => panic!("believed without the secret: {outcome:?}"),
+            Err(_) => connects = false,
+        }
+    }
+}
+
+/// Any history of a connection: it ends at most once, and cleanly only if nothing is missing.
+pub fn pipe(data: &[u8]) {
+    let mut pipe = Pipe::new();
+    let mut ends = Vec::new();
+    let (mut eof, mut delivered, mut acknowledged) = (false, false, false);
+    for byte in data {
+        let code = Code::new(u64::from(byte >> 3));
+        let input = match byte & 7 {
+            0 => Input::TcpEof,
+            1 => Input::TcpFailed,
+            2 => Input::StreamEof,
+            3 => Input::StreamReset(code),
+            4 => Input::StreamStopped(code),
+            5 => Input::TunnelLost,
+            _ => Input::StreamFinished,
+        };
+        acknowledged |= eof && input == Input::StreamFinished;
+        eof |= input == Input::TcpEof;
+        delivered |= input == Input::StreamEof;
+        let actions = pipe.handle(input);
+        if let Some(end) = actions.end {
+            assert!(end != End::Clean || eof && acknowledged && delivered, "something is missing");
+            ends.push(end);
+        }
+        assert_eq!(pipe.is_done(), !ends.is_empty());
+        assert!(ends.len() <= 1, "it ends once");
+    }
+}
+
+/// A whole run on a simulated network, checked against the model.
+pub fn scenario(data: &[u8]) {
+    let scenario = Scenario::from_bytes(data);
+    if let Err(failure) = scenario.run() {
+        panic!("{scenario:?}{failure}");
+    }
+}
