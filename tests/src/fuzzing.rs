@@ -1,31 +1,47 @@
 //! What the fuzz targets do with their bytes. Any input is fine; what comes of it must hold.
 
+mod auth;
 mod tunnel;
 mod unsealed;
 
-use std::sync::Arc;
-
-use snocat_core::auth::{
-    Connecting, ConnectingConfig, ConnectingStep, Credential, Listening, ListeningConfig, ListeningStep,
-    TokenKey, TokenKeys, TokenSecret,
-};
 use snocat_core::open::{Answer, AnswerDecoder, Header, HeaderDecoder};
 use snocat_core::pipe::{End, Input, Pipe};
 use snocat_core::route::{RouteAddress, Target};
-use snocat_core::wire::{Control, DecodeError, Frame, FrameDecoder};
+use snocat_core::wire::{Control, DecodeError, Frame, FrameDecoder, Prefixed, Reader, put_varint};
 use snocat_core::{Code, Refusal};
 
+pub use self::auth::auth;
 pub use self::tunnel::tunnel;
 use crate::scenario::Scenario;
 
 /// The longest payload of a frame that the targets allow.
 const MAX_PAYLOAD: usize = 4096;
 
-/// Frames and control frames: the same whatever the pieces, and a control frame survives its own encoding.
+/// Numbers, blocks, frames and control frames: the same whatever the pieces, not a byte too many is read, nothing
+/// is kept beyond what was handed in, and what was decoded survives its encoding.
 pub fn wire(data: &[u8]) {
     let Some((&size, bytes)) = data.split_first() else { return };
+    let size = usize::from(size).max(1);
+    if let Ok(number) = Reader::new(bytes).varint() {
+        let mut again = Vec::new();
+        put_varint(&mut again, number);
+        assert_eq!(Reader::new(&again).varint(), Ok(number));
+        assert!(bytes.len() >= again.len(), "there is no shorter form");
+    }
+    let block = |size| {
+        let mut decoder = Prefixed::new(size);
+        read(bytes, size, |piece| match piece {
+            None => Step::Wants(decoder.wants()),
+            Some(piece) => Step::Is(decoder.push(piece).map_err(Refusal::from)),
+        })
+    };
+    if let Some(Ok(block)) = block(size) {
+        assert!((1..=size).contains(&block.len()), "within the limit");
+    }
     let whole = frames(bytes, bytes.len().max(1));
-    assert_eq!(whole, frames(bytes, usize::from(size).max(1)), "the result depends on the pieces");
+    assert_eq!(whole, frames(bytes, size), "the result depends on the pieces");
+    let payload: usize = whole.0.iter().map(|frame| frame.payload.len() + 2).sum();
+    assert!(payload <= bytes.len(), "more came out than went in");
     for frame in &whole.0 {
         assert!(frame.payload.len() <= MAX_PAYLOAD);
         if let Ok(Some(control)) = Control::decode(frame) {
@@ -33,6 +49,27 @@ pub fn wire(data: &[u8]) {
             let frame = again.0.first().expect("an encoded frame is a whole one");
             assert_eq!(Control::decode(frame), Ok(Some(control)));
         }
+    }
+}
+
+/// Bytes, and zeros after them.
+struct Source<'a>(&'a [u8]);
+
+impl<'a> Source<'a> {
+    fn byte(&mut self) -> u8 {
+        let Some((first, rest)) = self.0.split_first() else { return 0 };
+        self.0 = rest;
+        *first
+    }
+
+    fn word(&mut self) -> usize {
+        usize::from(u16::from_le_bytes([self.byte(), self.byte()]))
+    }
+
+    fn bytes(&mut self, length: usize) -> &'a [u8] {
+        let (bytes, rest) = self.0.split_at(length.min(self.0.len()));
+        self.0 = rest;
+        bytes
     }
 }
 
@@ -71,13 +108,24 @@ pub fn open(data: &[u8]) {
         let again = read_header(&header.encode());
         assert_eq!(again, Some(Ok(header)));
     }
-    let mut decoder = AnswerDecoder::new();
-    let answer = read(bytes, size, |piece| match piece {
-        None => Step::Wants(decoder.wants()),
-        Some(piece) => Step::Is(decoder.push(piece)),
-    });
-    if let Some(Ok(Answer::Refused(refusal))) = answer {
+    let answer = |size| {
+        let mut decoder = AnswerDecoder::new();
+        read(bytes, size, |piece| match piece {
+            None => Step::Wants(decoder.wants()),
+            Some(piece) => Step::Is(decoder.push(piece)),
+        })
+    };
+    let found = answer(bytes.len().max(1));
+    assert_eq!(found, answer(size), "the result depends on the pieces");
+    if let Some(Ok(Answer::Refused(refusal))) = found {
         assert!(refusal.code != Code::NONE && refusal.text.len() <= Refusal::MAX_TEXT);
+        let encoded = Answer::Refused(refusal.clone()).encode();
+        let mut decoder = AnswerDecoder::new();
+        let again = read(&encoded, encoded.len(), |piece| match piece {
+            None => Step::Wants(decoder.wants()),
+            Some(piece) => Step::Is(decoder.push(piece)),
+        });
+        assert_eq!(again, Some(Ok(Answer::Refused(refusal))));
     }
     if let Ok(address) = String::from_utf8_lossy(bytes).parse::<RouteAddress>() {
         check_address(&address);
@@ -123,33 +171,6 @@ fn read<T>(
         }
     }
     None
-}
-
-/// Both sides of the authentication against arbitrary frames: whoever does not know the secret is neither let in
-/// nor believed.
-pub fn auth(data: &[u8]) {
-    let secret = || TokenSecret::new(*b"a secret of bytes that no input knows").expect("it is long enough");
-    let exporter = |context: &[u8; 32]| Some(context.map(|byte| byte ^ 0x5a));
-    let keys = TokenKeys::new(vec![TokenKey { identity: None, secret: secret() }]);
-    let mut listening = Listening::new(&ListeningConfig { none: false, tokens: Some(Arc::new(keys)) });
-    let credentials = ConnectingConfig { methods: vec![Credential::Token(secret())], name: None };
-    let mut connecting = Connecting::new(&credentials);
-    connecting.start(&exporter).expect("the exporter works");
-    let (mut listens, mut connects) = (true, true);
-    for frame in frames(data, usize::MAX).0.iter().filter(|frame| frame.is_authentication()) {
-        match listening.handle(frame, &exporter) {
-            _ if !listens => {}
-            Ok(ListeningStep::Send(_)) => {}
-            Ok(ListeningStep::Decide { claim, .. }) => panic!("let in without the secret: {claim:?}"),
-            Err(_) => listens = false,
-        }
-        match connecting.handle(frame, &exporter) {
-            _ if !connects => {}
-            Ok(ConnectingStep::Send(_)) => {}
-            Ok(ConnectingStep::Done(outcome)) => panic!("believed without the secret: {outcome:?}"),
-            Err(_) => connects = false,
-        }
-    }
 }
 
 /// Any history of a connection: it ends at most once, and cleanly only if nothing is missing.

@@ -34,3 +34,13 @@ fn auth() {
 fn pipe() {
     replay("pipe", fuzzing::pipe);
 }
+
+#[test]
+fn tunnel() {
+    replay("tunnel", fuzzing::tunnel);
+}
+
+#[test]
+fn scenario() {
+    replay("scenario", fuzzing::scenario);
+}

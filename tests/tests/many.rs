@@ -110,10 +110,7 @@ fn visitors_that_stop_reading_do_not_slow_the_others_and_lose_nothing(pairing: P
             stream.shutdown(Shutdown::Write)
         })
     };
-    // With a larger window quinn-proto 0.11.19 may end the tunnel when a stream has 1.4 MB unread: it leaves up to
-    // 1,024 full frames unmerged, and counts the short ones between them on top (`too many gaps`, without any gap).
-    let mut options = Options::default();
-    options.limits.stream_window = 1024 * 1024;
+    let options = Options::default();
     let lab = Lab::new(pairing);
     let server = lab.server(&options);
     let client = lab.client(&server, target.address, &options).unwrap();

@@ -606,9 +606,7 @@ fn beyond_the_bound_those_that_have_stalled_longest_are_reset() {
 #[test]
 fn no_burst_of_loss_ends_a_tunnel() {
     const MIB: u32 = 1024 * 1024;
-    let limits = Limits { stream_window: MIB, ..Limits::default() };
-    let mut duo = Duo::new(limits.clone(), limits);
-    duo.establish();
+    let mut duo = duo();
     let mut load = Load::new();
     // Until the congestion window is as large as can be.
     for _ in 0..8 {

@@ -1,5 +1,7 @@
 //! Programs that go without a word: whoever is left learns of it, and no connection looks complete.
 
+#![expect(clippy::unwrap_used, reason = "in a test a surprise is a failure")]
+
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::thread;

@@ -16,6 +16,7 @@ use snocat_core::{
     Code, ConnectConfig, Datagram, Event, Limits, Node, ReadStatus, Refusal, StreamId, Tunnel, TunnelId,
 };
 
+use super::Source;
 use super::unsealed::Unsealed;
 use crate::pattern;
 
@@ -53,27 +54,6 @@ fn limits() -> Limits {
         stalled_bytes: 30_000,
         bindings: 4,
         ..Limits::default()
-    }
-}
-
-/// Bytes, and zeros after them.
-struct Source<'a>(&'a [u8]);
-
-impl<'a> Source<'a> {
-    fn byte(&mut self) -> u8 {
-        let Some((first, rest)) = self.0.split_first() else { return 0 };
-        self.0 = rest;
-        *first
-    }
-
-    fn word(&mut self) -> usize {
-        usize::from(u16::from_le_bytes([self.byte(), self.byte()]))
-    }
-
-    fn bytes(&mut self, length: usize) -> &'a [u8] {
-        let (bytes, rest) = self.0.split_at(length.min(self.0.len()));
-        self.0 = rest;
-        bytes
     }
 }
 
