@@ -78,6 +78,10 @@ impl snocat_driver::Tcp for TcpStream {
     fn set_nodelay(&self) -> io::Result<()> {
         SockRef::from(self.0.get_ref()).set_tcp_nodelay(true)
     }
+
+    fn has_failed(&self) -> bool {
+        !matches!(SockRef::from(self.0.get_ref()).take_error(), Ok(None))
+    }
 }
 
 /// A TCP listener of async-io's.

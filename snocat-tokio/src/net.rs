@@ -76,6 +76,10 @@ impl snocat_driver::Tcp for TcpStream {
     fn set_nodelay(&self) -> io::Result<()> {
         SockRef::from(&self.0).set_tcp_nodelay(true)
     }
+
+    fn has_failed(&self) -> bool {
+        !matches!(SockRef::from(&self.0).take_error(), Ok(None))
+    }
 }
 
 /// A TCP listener of tokio's.

@@ -9,11 +9,12 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use snocat_core::pipe::{Actions, End, Input, Pipe};
 
-use crate::runtime::{Direction, Runtime, Tcp};
+use crate::runtime::{Direction, Runtime, Tcp, Timer};
 use crate::stream::Stream;
 
 /// What one read of either side takes.
@@ -25,6 +26,8 @@ const SMALL: usize = CHUNK / 2;
 const BUDGET: usize = 32;
 /// Buffers of one vectored write.
 const SLICES: usize = 64;
+/// How often to look whether a TCP connection has failed that is not read now: no runtime can wait for that.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Prepares a TCP connection: no delay, and RST whatever way it is closed.
 pub(crate) fn prepare<T: Tcp>(tcp: &T) -> io::Result<()> {
@@ -38,6 +41,8 @@ pub async fn copy<R: Runtime>(tcp: R::Tcp, stream: Stream<R>) -> End {
         tracing::debug!(%error, "the connection was over before it began");
     }
     let mut copy = Copy {
+        timer: stream.tunnel().runtime().timer(),
+        looking: false,
         tcp,
         stream,
         pipe: Pipe::new(),
@@ -50,6 +55,9 @@ pub async fn copy<R: Runtime>(tcp: R::Tcp, stream: Stream<R>) -> End {
 }
 
 struct Copy<R: Runtime> {
+    timer: R::Timer,
+    /// The timer is set for the next look at a TCP connection that is not read.
+    looking: bool,
     tcp: R::Tcp,
     stream: Stream<R>,
     pipe: Pipe,
@@ -75,6 +83,7 @@ impl<R: Runtime> Copy<R> {
         }
         let up = self.poll_up(context);
         let down = self.poll_down(context);
+        self.poll_look(context);
         if let Some(end) = self.end {
             return Poll::Ready(end);
         }
@@ -87,7 +96,6 @@ impl<R: Runtime> Copy<R> {
     fn poll_up(&mut self, context: &mut Context<'_>) -> Turn {
         for _ in 0..BUDGET {
             if !self.pipe.up_open() {
-                // A reset may still come from a visitor that has sent its end; so does the end of the stream.
                 return Turn::Waiting;
             }
             if self.up.is_empty() {
@@ -106,6 +114,23 @@ impl<R: Runtime> Copy<R> {
             }
         }
         Turn::OutOfBudget
+    }
+
+    /// A reset may come from a visitor that has sent its end, or that the stream makes wait.
+    fn poll_look(&mut self, context: &mut Context<'_>) {
+        while self.end.is_none() && (!self.pipe.up_open() || !self.up.is_empty()) {
+            if !std::mem::replace(&mut self.looking, true) {
+                let runtime = self.stream.tunnel().runtime();
+                self.timer.reset(runtime.now() + LOOK);
+            }
+            if self.timer.poll(context).is_pending() {
+                return;
+            }
+            self.looking = false;
+            if self.tcp.has_failed() {
+                self.handle(Input::TcpFailed);
+            }
+        }
     }
 
     fn poll_down(&mut self, context: &mut Context<'_>) -> Turn {

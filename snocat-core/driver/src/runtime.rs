@@ -180,6 +180,9 @@ pub trait Tcp: Send + Sync + 'static {
     /// # Errors
     /// What has ended the connection.
     fn set_nodelay(&self) -> io::Result<()>;
+
+    /// Whether the connection has failed, for a side that neither reads nor writes now.
+    fn has_failed(&self) -> bool;
 }
 
 /// A TCP listener of a runtime.

@@ -168,6 +168,10 @@ impl Tcp for SimTcp {
     fn set_nodelay(&self) -> io::Result<()> {
         Ok(())
     }
+
+    fn has_failed(&self) -> bool {
+        self.shared.lock().is_reset(self.number)
+    }
 }
 
 impl Drop for SimTcp {

@@ -161,6 +161,10 @@ impl State {
         Ok(count)
     }
 
+    pub(super) fn is_reset(&mut self, number: u64) -> bool {
+        self.tcp(number).is_none_or(|connection| connection.reset)
+    }
+
     pub(super) fn shut_tcp(&mut self, number: u64) -> io::Result<()> {
         let connection = self.tcp(number).filter(|connection| !connection.reset);
         let Some(connection) = connection else { return Err(io::ErrorKind::NotConnected.into()) };
