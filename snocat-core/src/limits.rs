@@ -28,6 +28,8 @@ pub struct Limits {
     /// Connection attempts that wait to be accepted. Above this an Initial is ignored: the retransmission of
     /// the client is the queue.
     pub incoming: usize,
+    /// How long an unauthenticated connection that has ended keeps its place, so that its peer can be told again.
+    pub farewell_time: Duration,
     /// Bytes kept for one such attempt.
     pub incoming_bytes: u64,
 
@@ -89,6 +91,7 @@ impl Default for Limits {
             retry_from: 256,
             retry_from_per_source: 16,
             incoming: 1024,
+            farewell_time: Duration::from_secs(1),
             incoming_bytes: 64 * u64::from(KIB),
             streams: 8192,
             streams_listening: 64,

@@ -191,6 +191,7 @@ fn forty_visitors_that_stop_reading_do_not_stop_others_and_lose_nothing() {
                 done.start(&runtime, serve(Peer::accept(&target).await));
                 stalled.push(visitor);
             }
+            // Each second the window grows by the streams that have filled it and stand still: ten turns for forty.
             runtime.sleep_until(runtime.now() + Duration::from_secs(30)).await;
             let begin = world.sim.elapsed();
             let fresh = Peer::connect(&world.visitors(), port).await.unwrap();

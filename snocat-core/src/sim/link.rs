@@ -107,6 +107,8 @@ pub(super) struct Link {
     busy_until: Duration,
     /// When the last datagram arrives that was not overtaken.
     last: Duration,
+    /// The delay of then: what takes a shorter path may overtake it after all.
+    last_delay: Duration,
 }
 
 /// What becomes of one datagram: when its copies arrive, and which bit of each is flipped.
@@ -114,7 +116,14 @@ pub(super) type Copies = [Option<(Duration, Option<u64>)>; 2];
 
 impl Link {
     pub(super) fn new(config: LinkConfig, rng: Rng) -> Self {
-        Self { config, rng, bad: false, busy_until: Duration::ZERO, last: Duration::ZERO }
+        Self {
+            config,
+            rng,
+            bad: false,
+            busy_until: Duration::ZERO,
+            last: Duration::ZERO,
+            last_delay: Duration::ZERO,
+        }
     }
 
     /// Sends `length` bytes at `now`.
@@ -154,8 +163,10 @@ impl Link {
         if self.rng.happens(self.config.reorder) {
             at += self.up_to(self.config.delay.max(self.config.jitter));
         } else {
-            at = at.max(self.last);
-            self.last = at;
+            if self.config.delay >= self.last_delay {
+                at = at.max(self.last);
+            }
+            (self.last, self.last_delay) = (at, self.config.delay);
         }
         let flipped = self.rng.happens(self.config.corrupt).then(|| self.rng.below(length as u64 * 8));
         (at, flipped)

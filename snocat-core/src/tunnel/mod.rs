@@ -81,6 +81,8 @@ enum Deadline {
     Stall(StreamId),
     /// The look whether some stalled stream may be ended to make room.
     Relief,
+    /// The end of a stranger's tunnel, whatever it makes of it.
+    Forget,
     /// The peer's answer to a probe, when so many acknowledgements had come before it.
     Probe(u64),
 }
@@ -109,6 +111,8 @@ pub struct Tunnel {
     transmit_due: bool,
     next_ticket: u64,
     probing: bool,
+    /// The endpoint has been told to forget this tunnel.
+    forgotten: bool,
 }
 
 impl std::fmt::Debug for Tunnel {
@@ -166,6 +170,7 @@ impl Tunnel {
             transmit_due: true,
             next_ticket: 0,
             probing: false,
+            forgotten: false,
             limits,
             now,
         };
@@ -202,6 +207,7 @@ impl Tunnel {
                 Deadline::Stage(stream) => self.stage_timed_out(stream),
                 Deadline::Stall(stream) => self.look_at_unread(stream),
                 Deadline::Relief => self.relieve(),
+                Deadline::Forget => self.forget(),
                 Deadline::Probe(before) => self.probe_timed_out(before),
             }
         }
@@ -374,6 +380,10 @@ impl Tunnel {
 
     fn collect_endpoint_events(&mut self) {
         while let Some(event) = self.connection.poll_endpoint_events() {
+            if self.forgotten {
+                continue;
+            }
+            self.forgotten = event.is_drained();
             self.endpoint_events.push_back(EndpointEvent(EndpointEventKind::Quic(event)));
         }
     }
@@ -475,10 +485,19 @@ impl Tunnel {
             return;
         }
         tracing::debug!(tunnel = %self.id, %reason, "tunnel closed");
+        let stranger = matches!(
+            self.phase,
+            Phase::Handshake(Role::Listening { .. }) | Phase::Authenticating(Role::Listening { .. })
+        );
         self.phase = Phase::Closed;
         self.transmit_due = true;
         self.streams.clear();
         self.deadlines.clear();
+        if stranger {
+            // How long a connection drains follows from the round trip, which a stranger makes as long as it
+            // likes, and with it the time that it takes a place from others.
+            self.deadlines.insert((self.now + self.limits.farewell_time, Deadline::Forget));
+        }
         self.stalled.clear();
         self.control.clear();
         self.events.push_back(Event::Closed(reason));
@@ -491,6 +510,14 @@ impl Tunnel {
             self.connection.close(self.now, varint(Code::TIMEOUT), Bytes::new());
             self.closed(CloseReason { by: ClosedBy::Idle, code: Code::TIMEOUT, text: String::new() });
             self.collect_endpoint_events();
+        }
+    }
+
+    /// Ends a tunnel that was turned away: its peer was told, and had the time to ask again.
+    fn forget(&mut self) {
+        if !std::mem::replace(&mut self.forgotten, true) {
+            let drained = quinn_proto::EndpointEvent::drained();
+            self.endpoint_events.push_back(EndpointEvent(EndpointEventKind::Quic(drained)));
         }
     }
 

@@ -155,15 +155,8 @@ impl Pair {
         match what & 15 {
             0 => self.deliver(to, 0),
             1 => self.deliver_all(),
-            2 => {
-                if let Some(nth) = nth(source.byte()) {
-                    self.deliver(to, nth);
-                }
-            }
-            3 => {
-                let nth = nth(source.byte());
-                nth.and_then(|nth| self.sides[to].flying.remove(nth));
-            }
+            2 => nth(source.byte()).into_iter().for_each(|nth| self.deliver(to, nth)),
+            3 => drop(nth(source.byte()).and_then(|nth| self.sides[to].flying.remove(nth))),
             4 => {
                 if let Some(nth) = nth(source.byte()) {
                     let copy = self.sides[to].flying[nth].clone();
