@@ -1,11 +1,14 @@
 //! Two nodes in virtual time: what the core promises about time, order and memory, without a runtime around it.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use snocat_driver::Bytes;
+use snocat_driver::core::auth::{ConnectingConfig, Credential, ListeningConfig, TokenKeys, TokenSecret};
 use snocat_driver::core::open::Header;
 use snocat_driver::core::route::RouteAddress;
+use snocat_driver::core::sim::{LinkConfig, World, plain};
 use snocat_driver::core::{
     ClosedBy, Code, Event, Limits, OpenError, ReadError, ReadStatus, Refusal, StreamId, TunnelError,
     WriteError,
@@ -619,4 +622,32 @@ fn no_burst_of_loss_ends_a_tunnel() {
     assert!(load.run(&mut duo, Duration::from_secs(60), |load| load.finished.len() == 9));
     assert!(duo.tunnel(SERVER).is_established() && duo.tunnel(CLIENT).is_established());
     assert_eq!(duo.lossy, 0, "all of the loss has happened");
+}
+
+/// How long a connection drains follows from its round trip, and a stranger makes that as long as it likes.
+#[test]
+fn a_stranger_that_was_turned_away_gives_its_place_back_within_a_second() {
+    let mut world = World::new(Instant::now(), 1);
+    let accepts = ListeningConfig { none: false, tokens: Some(Arc::new(TokenKeys::new(Vec::new()))) };
+    let server = world.add(plain::listening(1, accepts, &world.clock()));
+    let client = world.add(plain::connecting(2));
+    world.link(client, server, &LinkConfig::delay(Duration::from_millis(1500)));
+    let secret = TokenSecret::new(*b"a secret that the server lacks").unwrap();
+    let offers = ConnectingConfig { methods: vec![Credential::Token(secret)], name: None };
+    world.connect(client, server, &plain::connect(offers), plain::NAME).unwrap().unwrap();
+    let turned_away = world
+        .run(Duration::from_secs(20), |_, host, _, event| host == server && matches!(event, Event::Closed(_)))
+        .unwrap();
+    assert!(turned_away);
+    assert_eq!(world.node(server).unwrap().endpoint().unauthenticated(), 1);
+    let limit = world.elapsed() + Limits::default().farewell_time + Duration::from_millis(1);
+    let _until_then = world.run(limit, |_, _, _, _| false).unwrap();
+    assert_eq!(world.node(server).unwrap().endpoint().unauthenticated(), 0);
+    assert!(world.node(server).unwrap().is_empty());
+    let told = world
+        .run(Duration::from_secs(20), |_, host, _, event| {
+            host == client && matches!(&event, Event::Closed(reason) if reason.code == Code::AUTH_REFUSED)
+        })
+        .unwrap();
+    assert!(told, "the client learns why");
 }
