@@ -79,6 +79,30 @@ fn loss_delays_and_loses_nothing() {
     });
 }
 
+/// For seconds nothing gets through, again and again; what was under way goes on afterwards.
+#[test]
+fn interruptions_are_outlived() {
+    each_seed(30, |seed| {
+        simulate(seed, Machines::drawn(seed), async |mut world: World| {
+            let target = world.echo();
+            let forwarding = Forwarding::start(&world.sim, target, &small()).await;
+            let (sim, runtime) = (world.sim.clone(), world.visitors());
+            let link = Machines::drawn(seed).link;
+            let interruptions = async {
+                for milliseconds in [3, 50, 700, 9_000] {
+                    runtime.sleep_until(runtime.now() + Duration::from_millis(milliseconds)).await;
+                    sim.set_links(&LinkConfig { cut: true, ..link.clone() });
+                    runtime.sleep_until(runtime.now() + Duration::from_millis(milliseconds)).await;
+                    sim.set_links(&link);
+                }
+            };
+            let port = forwarding.port;
+            futures_lite::future::zip(interruptions, visits(&mut world, port, 4, 100_000)).await;
+            forwarding.stop().await;
+        });
+    });
+}
+
 /// Each datagram fills the socket, and the network is fast: whoever sends waits for the socket all the time.
 #[test]
 fn full_sockets_lose_nothing_and_forget_nobody() {
