@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_lite::future;
-use snocat_driver::core::auth::{ConnectingConfig, Credential};
+use snocat_driver::core::auth::{ConnectingConfig, NoProof};
 use snocat_driver::core::route::{Policy, RouteAddress};
 use snocat_driver::core::{CloseReason, Code};
 use snocat_driver::{
@@ -37,13 +37,13 @@ pub async fn run<R: Runtime>(
     output: Output,
     stop: Stop,
 ) -> Result<(), Error> {
-    let credential = match &arguments.token_file {
-        Some(path) => Credential::Token(token::client_secret(path)?),
-        None => Credential::None,
+    let credentials = match &arguments.token_file {
+        Some(path) => ConnectingConfig::only(token::client_secret(path)?),
+        None => ConnectingConfig::only(NoProof),
     };
     let tls = tls::client(arguments.authority.as_deref())?;
     let target = target(&arguments.target)?;
-    let authentication = ConnectingConfig { methods: vec![credential], name: arguments.name.clone() };
+    let authentication = ConnectingConfig { name: arguments.name.clone(), ..credentials };
     let mut config = ClientConfig::new(tls, authentication);
     config.bindings = vec![Binding { port: arguments.port.unwrap_or(0), address: target.clone() }];
     let destination = Destination {

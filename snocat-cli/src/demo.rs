@@ -10,7 +10,7 @@ use futures_lite::future;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use snocat_driver::core::auth::{
-    ConnectingConfig, Credential, ListeningConfig, TokenKey, TokenKeys, TokenSecret, TunnelName,
+    ConnectingConfig, ListeningConfig, TokenKey, TokenKeys, TokenSecret, TunnelName,
 };
 use snocat_driver::{
     Binding, ClientConfig, ClientTls, Destination, PortForwarder, Runtime, ServerConfig, ServerTls, Trust,
@@ -52,7 +52,7 @@ pub async fn run<R: Runtime>(
 
     let target = client::target(&HostPort { host: page.ip().to_string(), port: page.port() })?;
     let name = NAME.parse::<TunnelName>().ok();
-    let authentication = ConnectingConfig { methods: vec![Credential::Token(secret)], name };
+    let authentication = ConnectingConfig { name, ..ConnectingConfig::only(secret) };
     let mut config = ClientConfig::new(client_tls, authentication);
     config.bindings = vec![Binding { port: 0, address: target.clone() }];
     let destination = Destination {
@@ -114,8 +114,8 @@ fn secrets() -> Result<(ServerConfig, ClientTls, TokenSecret), Error> {
         .map_err(|error| cannot("trust a certificate", &error))?;
     let secret =
         TokenSecret::new(token::random()?.to_vec()).map_err(|error| cannot("make a token", &error))?;
-    let keys = TokenKeys::new(vec![TokenKey { identity: Some(NAME.to_owned()), secret: secret.clone() }]);
-    let authentication = ListeningConfig { none: false, tokens: Some(Arc::new(keys)) };
+    let keys = TokenKeys::new(vec![TokenKey::of(NAME, secret.clone())]);
+    let authentication = ListeningConfig::only(keys);
     Ok((ServerConfig::new(server_tls, authentication), client_tls, secret))
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_lite::future;
 use snocat_driver::core::Code;
-use snocat_driver::core::auth::ListeningConfig;
+use snocat_driver::core::auth::{ListeningConfig, NoProof};
 use snocat_driver::core::route::Policy;
 use snocat_driver::{
     Bound, PortForwarder, Runtime, ServerConfig, ServerEvent, TcpRouter, Tunnel, TunnelServer,
@@ -36,7 +36,7 @@ pub async fn run<R: Runtime>(
     stop: Stop,
 ) -> Result<(), Error> {
     let authentication = authentication(arguments.auth, arguments.token_file.as_deref())?;
-    if authentication.none && !arguments.quic.ip().is_loopback() {
+    if authentication.methods.iter().any(|method| !method.proves()) && !arguments.quic.ip().is_loopback() {
         output::warning(format_args!(
             "with --auth none, whoever can send UDP to {} gets a port of this machine",
             arguments.quic
@@ -54,10 +54,8 @@ pub async fn run<R: Runtime>(
 /// Who is let in. Somebody has to decide that: there is no default.
 fn authentication(auth: Option<Authentication>, tokens: Option<&Path>) -> Result<ListeningConfig, Error> {
     match (auth, tokens) {
-        (None, Some(path)) => {
-            Ok(ListeningConfig { none: false, tokens: Some(Arc::new(token::server_keys(path)?)) })
-        }
-        (Some(Authentication::None), None) => Ok(ListeningConfig { none: true, tokens: None }),
+        (None, Some(path)) => Ok(ListeningConfig::only(token::server_keys(path)?)),
+        (Some(Authentication::None), None) => Ok(ListeningConfig::only(NoProof)),
         (None, None) => Err(Error::usage(
             "who may connect is not said",
             "pass --token-file FILE (`snocat token FILE` makes one), or --auth none to let in everybody",
@@ -167,7 +165,7 @@ mod tests {
         let token_file = Path::new("tokens");
         assert_eq!(authentication(Some(Authentication::None), Some(token_file)).unwrap_err().code(), 2);
         let open = authentication(Some(Authentication::None), None).unwrap();
-        assert!(open.none && open.tokens.is_none());
+        assert_eq!(open.methods.iter().map(|method| method.method()).collect::<Vec<_>>(), ["none"]);
         assert_eq!(authentication(None, Some(Path::new("/nonexistent/tokens"))).unwrap_err().code(), 1);
     }
 }

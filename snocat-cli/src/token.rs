@@ -113,7 +113,10 @@ fn parse(contents: &[u8]) -> Result<Vec<TokenKey>, (usize, String)> {
         if let Some(first) = seen.insert(secret.key_id(), number) {
             return Err((number, format!("this is the secret of line {first} again")));
         }
-        keys.push(TokenKey { identity, secret });
+        keys.push(match identity {
+            Some(identity) => TokenKey::of(&identity, secret),
+            None => TokenKey::nameless(secret),
+        });
     }
     Ok(keys)
 }

@@ -22,12 +22,12 @@ fn router(header: &Header) -> Result<(), Code> {
 /// Connects with this seed, asks for a target, and returns what came of it.
 fn visit(seed: u64, target: &str) -> Option<Result<(), Code>> {
     let mut world = World::new(Instant::now(), seed);
-    let accepts = auth::ListeningConfig { none: true, tokens: None };
+    let accepts = auth::ListeningConfig::only(auth::NoProof);
     let server = world.add(plain::listening(seed, accepts, &world.clock()));
     let client = world.add(plain::connecting(!seed));
     world.link(client, server, &LinkConfig::mobile());
 
-    let offers = auth::ConnectingConfig { methods: vec![auth::Credential::None], name: None };
+    let offers = auth::ConnectingConfig::only(auth::NoProof);
     world.connect(client, server, &plain::connect(offers), plain::NAME)?.ok()?;
     let mut answer = None;
     let _in_time = world.run(Duration::from_secs(60), |world, host, id, event| {

@@ -37,10 +37,13 @@ codes! {
     CLOSED = 0x07, "closed", "the application is done with the tunnel";
     UNPROVEN = 0x08, "unproven", "the listening side did not prove that it knows the key";
     LOST_RACE = 0x09, "lost-race", "another attempt of the same client won";
+    SUPERSEDED = 0x0a, "superseded", "a newer tunnel of the same identity has taken the name over";
+    WITHDRAWN = 0x0b, "withdrawn", "the credentials are no longer accepted";
     AUTH_REFUSED = 0x10, "auth-refused", "the credentials were not accepted";
     AUTH_NO_METHOD = 0x11, "auth-no-method", "no authentication method in common";
     NAME_TAKEN = 0x12, "name-taken", "the requested tunnel name is in use";
     NAME_INVALID = 0x13, "name-invalid", "the requested tunnel name is not a name";
+    NAME_REFUSED = 0x14, "name-refused", "the identity may not use the requested tunnel name";
     KIND_UNKNOWN = 0x20, "kind-unknown", "the kind of the stream is unknown";
     ADDRESS_INVALID = 0x21, "address-invalid", "the route address cannot be understood";
     NOT_ALLOWED = 0x22, "not-allowed", "the policy does not allow this target";

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use snocat_smol::core::auth::{ConnectingConfig, Credential, TokenSecret};
+use snocat_smol::core::auth::{ConnectingConfig, TokenSecret};
 use snocat_smol::core::route::{Policy, RouteAddress};
 use snocat_smol::driver::rustls::pki_types::CertificateDer;
 use snocat_smol::driver::rustls::pki_types::pem::PemObject;
@@ -21,8 +21,7 @@ pub async fn run(
 ) -> Result<(), Box<dyn Error>> {
     let address = RouteAddress::tcp(&target.ip().to_string(), target.port())?;
     let secret = TokenSecret::new(secret.to_vec())?;
-    let mut config =
-        ClientConfig::new(tls, ConnectingConfig { methods: vec![Credential::Token(secret)], name: None });
+    let mut config = ClientConfig::new(tls, ConnectingConfig::only(secret));
     config.bindings.push(Binding { port: 0, address: address.clone() });
     let connected = connect(&runtime, to, &config).await?;
     if let Some(binding) = connected.bindings.into_iter().next() {

@@ -17,8 +17,8 @@ pub async fn run(
     secret: &[u8],
     ready: impl FnOnce(SocketAddr),
 ) -> Result<(), Box<dyn Error>> {
-    let key = TokenKey { identity: None, secret: TokenSecret::new(secret.to_vec())? };
-    let authentication = ListeningConfig { none: false, tokens: Some(Arc::new(TokenKeys::new(vec![key]))) };
+    let key = TokenKey::nameless(TokenSecret::new(secret.to_vec())?);
+    let authentication = ListeningConfig::only(TokenKeys::new(vec![key]));
     let config = ServerConfig::new(tls, authentication);
     let server = TunnelServer::bind(runtime.clone(), "127.0.0.1:0".parse()?, &config)?;
     ready(server.local_addr());

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::BytesMut;
-use snocat_driver::core::auth::{ConnectingConfig, Credential, ListeningConfig};
+use snocat_driver::core::auth::{ConnectingConfig, ListeningConfig, NoProof};
 use snocat_driver::core::quic::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use snocat_driver::core::quic::{ClientCrypto, ServerCrypto, TimeSource};
 use snocat_driver::core::{
@@ -57,7 +57,7 @@ impl Duo {
             crypto: listening,
             token_key: Arc::new(ring::hkdf::Salt::new(ring::hkdf::HKDF_SHA256, &[]).extract(&[7; 32])),
             time_source: Arc::new(Stopped),
-            authentication: ListeningConfig { none: true, tokens: None },
+            authentication: ListeningConfig::only(NoProof),
         };
         let config = |side: u8, limits, listen| EndpointConfig {
             seed: [side; 32],
@@ -92,7 +92,7 @@ impl Duo {
     pub fn connect(&mut self, hold: bool) {
         let config = ConnectConfig {
             crypto: self.crypto.clone(),
-            authentication: ConnectingConfig { methods: vec![Credential::None], name: None },
+            authentication: ConnectingConfig::only(NoProof),
             hold,
         };
         let id = self.nodes[CLIENT].connect(self.now, &config, address(SERVER), "localhost").unwrap();

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use snocat_driver::core::auth::{
-    ConnectingConfig, Credential, ListeningConfig, TokenKey, TokenKeys, TokenSecret, TunnelName,
+    ConnectingConfig, Credential, ListeningConfig, NoProof, TokenKey, TokenKeys, TokenSecret, TunnelName,
 };
 use snocat_driver::core::route::{Policy, RouteAddress};
 use snocat_driver::core::{CloseReason, Code, Limits};
@@ -142,9 +142,12 @@ impl Lab {
     pub fn server_config(&self, options: &Options) -> ServerConfig {
         let (certificate, key) = self.identity();
         let tls = ServerTls::new(vec![certificate], key, None).unwrap();
-        let token = TokenKey { identity: None, secret: TokenSecret::new(SECRET.to_vec()).unwrap() };
-        let tokens = Some(Arc::new(TokenKeys::new(vec![token])));
-        let mut config = ServerConfig::new(tls, ListeningConfig { none: options.none, tokens });
+        let token = TokenKey::nameless(TokenSecret::new(SECRET.to_vec()).unwrap());
+        let mut accepted = ListeningConfig::only(TokenKeys::new(vec![token]));
+        if options.none {
+            accepted.methods.push(Arc::new(NoProof));
+        }
+        let mut config = ServerConfig::new(tls, accepted);
         config.limits = options.limits.clone();
         config
     }
@@ -166,9 +169,9 @@ impl Lab {
         let stranger = Self::new(self.pairing);
         let trusted = if options.trusted { &self.certificate } else { &stranger.certificate };
         let tls = ClientTls::new(Trust::Authorities(vec![trusted.clone()]), None).unwrap();
-        let credential = match options.none {
-            true => Credential::None,
-            false => Credential::Token(TokenSecret::new(options.secret.clone()).unwrap()),
+        let credential: Arc<dyn Credential> = match options.none {
+            true => Arc::new(NoProof),
+            false => Arc::new(TokenSecret::new(options.secret.clone()).unwrap()),
         };
         let name = options.name.map(|name| name.parse::<TunnelName>().unwrap());
         let mut config = ClientConfig::new(tls, ConnectingConfig { methods: vec![credential], name });

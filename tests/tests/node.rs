@@ -1,11 +1,10 @@
 //! Two nodes in virtual time: what the core promises about time, order and memory, without a runtime around it.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use snocat_driver::Bytes;
-use snocat_driver::core::auth::{ConnectingConfig, Credential, ListeningConfig, TokenKeys, TokenSecret};
+use snocat_driver::core::auth::{ConnectingConfig, ListeningConfig, TokenKeys, TokenSecret};
 use snocat_driver::core::open::Header;
 use snocat_driver::core::route::RouteAddress;
 use snocat_driver::core::sim::{LinkConfig, World, plain};
@@ -628,12 +627,12 @@ fn no_burst_of_loss_ends_a_tunnel() {
 #[test]
 fn a_stranger_that_was_turned_away_gives_its_place_back_within_a_second() {
     let mut world = World::new(Instant::now(), 1);
-    let accepts = ListeningConfig { none: false, tokens: Some(Arc::new(TokenKeys::new(Vec::new()))) };
+    let accepts = ListeningConfig::only(TokenKeys::default());
     let server = world.add(plain::listening(1, accepts, &world.clock()));
     let client = world.add(plain::connecting(2));
     world.link(client, server, &LinkConfig::delay(Duration::from_millis(1500)));
     let secret = TokenSecret::new(*b"a secret that the server lacks").unwrap();
-    let offers = ConnectingConfig { methods: vec![Credential::Token(secret)], name: None };
+    let offers = ConnectingConfig::only(secret);
     world.connect(client, server, &plain::connect(offers), plain::NAME).unwrap().unwrap();
     let turned_away = world
         .run(Duration::from_secs(20), |_, host, _, event| host == server && matches!(event, Event::Closed(_)))

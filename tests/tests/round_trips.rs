@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use snocat_core::auth::{ConnectingConfig, Credential, ListeningConfig};
+use snocat_core::auth::{ConnectingConfig, ListeningConfig, NoProof};
 use snocat_core::open::Header;
 use snocat_core::route::RouteAddress;
 use snocat_core::sim::plain::{self, PlainServer};
@@ -28,7 +28,7 @@ impl Pair {
     /// A server whose certificates are that long, and a client.
     fn new(certificate: usize) -> Self {
         let mut world = World::new(Instant::now(), 1);
-        let accepts = ListeningConfig { none: true, tokens: None };
+        let accepts = ListeningConfig::only(NoProof);
         let mut listening = plain::listening(1, accepts, &world.clock());
         if let Some(listen) = &mut listening.listen {
             listen.crypto = Arc::new(PlainServer { certificate, ..PlainServer::default() });
@@ -40,7 +40,7 @@ impl Pair {
     }
 
     fn connect(&mut self) -> TunnelId {
-        let offers = ConnectingConfig { methods: vec![Credential::None], name: None };
+        let offers = ConnectingConfig::only(NoProof);
         self.world.connect(self.client, self.server, &plain::connect(offers), plain::NAME).unwrap().unwrap()
     }
 
@@ -167,7 +167,7 @@ fn a_target_that_speaks_first_is_heard_after_one_round_trip() {
 #[test]
 fn a_stream_may_travel_with_the_credentials() {
     let mut pair = Pair::new(700);
-    let offers = ConnectingConfig { methods: vec![Credential::None], name: None };
+    let offers = ConnectingConfig::only(NoProof);
     let config = snocat_core::ConnectConfig { hold: true, ..plain::connect(offers) };
     let (client, server) = (pair.client, pair.server);
     let tunnel = pair.world.connect(client, server, &config, plain::NAME).unwrap().unwrap();

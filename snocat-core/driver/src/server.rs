@@ -236,7 +236,7 @@ impl<R: Runtime> TunnelTable<R> {
                 return Err(Refusal::new(Code::NAME_TAKEN, text));
             }
             Some(name) => name.clone(),
-            None => names.invent(claim.identity.as_deref())?,
+            None => names.invent(claim.proven.identity.as_deref())?,
         };
         names.names.insert(name.to_string(), None);
         names.holders.insert(id, name.to_string());

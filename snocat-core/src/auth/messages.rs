@@ -71,7 +71,7 @@ pub(super) fn decode_select(payload: &[u8]) -> Result<&str, DecodeError> {
 /// `internal`, if the application gave attributes that do not travel.
 pub(super) fn encode_outcome(name: &TunnelName, attributes: &Attributes) -> Result<Vec<u8>, Refusal> {
     /// Left for the longest proof of any method to come.
-    const ROOM_FOR_PROOF: usize = 128;
+    const ROOM_FOR_PROOF: usize = 256;
     let keys =
         attributes.len() <= MAX_ATTRIBUTES && attributes.keys().all(|key| (1..=MAX_KEY).contains(&key.len()));
     let mut payload = Vec::new();

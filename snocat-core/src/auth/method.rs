@@ -1,59 +1,296 @@
-//! What a method is to the negotiation, and the table of all of them.
+//! What a method is: a machine on each side, and what makes it.
 //!
-//! A method is a machine per side that makes and reads messages in turns, the connecting side first, until
-//! the listening side is satisfied; then the listening side proves itself within OUTCOME. A new method is a file
-//! beside `token.rs`, a variant of [`Credential`] and a line in [`METHODS`].
+//! A method's [`Exchange`] makes and reads messages in turns, the connecting side first, until the listening side is
+//! satisfied; then the listening side confirms within OUTCOME. A [`Credential`] makes the connecting side's machine, an
+//! [`Authenticator`] the listening side's. A new method is a file beside `token.rs`; one that an application adds
+//! implements the same traits, or answers the questions of [`External`](super::External).
 
-use super::transcript::Binding;
-use super::{Credential, ListeningConfig, none, token};
-use crate::code::Refusal;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
-/// The connecting side of a method. Errors end the tunnel with the code and text they carry.
-pub(super) trait ConnectingMethod: Send + Sync {
-    /// The next message. The first call makes the first message, each later one follows a [`Self::receive`].
-    fn message(&mut self, binding: &Binding<'_>) -> Result<Vec<u8>, Refusal>;
+use rustls::pki_types::CertificateDer;
 
-    /// Takes in the listening side's answer to the last message.
-    fn receive(&mut self, message: &[u8], binding: &Binding<'_>) -> Result<(), Refusal>;
+use super::transcript::Transcript;
+use super::{Attributes, Grant, TunnelName};
+use crate::code::{Code, Refusal};
+use crate::wire::DecodeError;
 
-    /// Checks the listening side's proof, which covers OUTCOME up to it (`before_proof`).
-    fn confirm(&mut self, before_proof: &[u8], proof: &[u8], binding: &Binding<'_>) -> Result<(), Refusal>;
+/// What the connecting side authenticates with, by one method.
+pub trait Credential: Send + Sync + fmt::Debug {
+    /// The name of the method, 1 to 64 bytes.
+    fn method(&self) -> &str;
+
+    /// The machine for one exchange.
+    fn begin(self: Arc<Self>) -> Box<dyn Exchange>;
 }
 
-/// The listening side of a method. Errors end the tunnel with the code and text they carry.
-pub(super) trait ListeningMethod: Send + Sync {
-    /// Takes in the next message.
-    fn receive(&mut self, message: &[u8], binding: &Binding<'_>) -> Result<(), Refusal>;
+/// What the listening side accepts by one method.
+pub trait Authenticator: Send + Sync + fmt::Debug {
+    /// The name of the method, 1 to 64 bytes.
+    fn method(&self) -> &str;
 
-    /// What follows the message that was just received.
-    fn turn(&mut self, binding: &Binding<'_>) -> Result<Turn, Refusal>;
+    /// Whether the method proves anything. One that does not is picked only when no other is in common.
+    fn proves(&self) -> bool {
+        true
+    }
 
-    /// The proof at the end of OUTCOME, whose payload up to there is `before_proof`.
-    fn prove(&mut self, before_proof: &[u8], binding: &Binding<'_>) -> Result<Vec<u8>, Refusal>;
+    /// The machine for one exchange.
+    fn begin(self: Arc<Self>) -> Box<dyn Exchange>;
+
+    /// Whether what was proven earlier, to this authenticator or to one that it replaces, still holds: the
+    /// credential is there and its grant is the same. If not, it was withdrawn, and its tunnels end.
+    fn stands(&self, proven: &Proven) -> bool;
+
+    /// Whether a credential lists this tunnel name as its own.
+    fn reserves(&self, name: &TunnelName) -> bool {
+        let _ = name;
+        false
+    }
 }
 
-/// What the listening side of a method does when it is its turn.
-pub(super) enum Turn {
-    /// It answers with this message and waits for the next one.
-    #[cfg_attr(not(test), expect(dead_code, reason = "both of today's methods are satisfied by one message"))]
-    Reply(Vec<u8>),
-    /// It is satisfied: this is the identity, as far as it is known.
-    Satisfied(Option<String>),
+/// One side of one method's exchange. The sides take turns, the connecting one first.
+pub trait Exchange: Send + Sync {
+    /// Takes in the peer's next message.
+    ///
+    /// # Errors
+    /// The message is not to be accepted: the tunnel ends.
+    fn receive(&mut self, message: &[u8], context: &Context<'_>) -> Result<(), Failure>;
+
+    /// What this side does, now that it is its turn: at the start of the connecting side, after each
+    /// [`receive`](Self::receive), and after each [`answer`](Self::answer).
+    ///
+    /// # Errors
+    /// The tunnel ends.
+    fn turn(&mut self, context: &Context<'_>) -> Result<Turn, Failure>;
+
+    /// Takes in the answer to a [`Turn::Ask`].
+    ///
+    /// # Errors
+    /// The tunnel ends.
+    fn answer(&mut self, answer: Answer, context: &Context<'_>) -> Result<(), Failure> {
+        let _ = (answer, context);
+        Err(Refusal::new(Code::INTERNAL, "the method has asked nothing").into())
+    }
+
+    /// Listening side: the proof at the end of OUTCOME, whose payload up to there is `before_proof`. Unless a method
+    /// knows a better one it is the binding: it shows that both sides mean the same exchange.
+    ///
+    /// # Errors
+    /// The tunnel ends.
+    fn prove(&mut self, before_proof: &[u8], context: &Context<'_>) -> Result<Vec<u8>, Failure> {
+        Ok(context.binding(before_proof)?.to_vec())
+    }
+
+    /// Connecting side: checks that proof.
+    ///
+    /// # Errors
+    /// `unproven`: the tunnel ends.
+    fn confirm(&mut self, before_proof: &[u8], proof: &[u8], context: &Context<'_>) -> Result<(), Failure> {
+        if context.confirms(before_proof, proof)? {
+            Ok(())
+        } else {
+            Err(Refusal::new(
+                Code::UNPROVEN,
+                "the server has not seen the exchange that this side took part in",
+            )
+            .into())
+        }
+    }
 }
 
-/// One method, on both sides.
-pub(super) struct Method {
-    pub(super) name: &'static str,
-    /// Whether it proves anything. One that does goes before one that does not.
-    pub(super) keyed: bool,
-    /// The connecting side, if the credential is one for this method.
-    pub(super) connecting: fn(&Credential) -> Option<Box<dyn ConnectingMethod>>,
-    /// The listening side, if it is configured.
-    pub(super) listening: fn(&ListeningConfig) -> Option<Box<dyn ListeningMethod>>,
+/// What a side does when it is its turn.
+#[derive(Debug)]
+pub enum Turn {
+    /// It says this, at most [`Frame::MAX_PAYLOAD`](crate::wire::Frame::MAX_PAYLOAD) bytes, and waits for the peer.
+    Say(Vec<u8>),
+    /// Listening side: it knows whom it has before it.
+    Satisfied(Proven),
+    /// Somebody outside has to know: [`Event::AuthQuestion`](crate::Event::AuthQuestion).
+    Ask(Question),
 }
 
-/// All methods, the preferred ones first.
-pub(super) const METHODS: &[Method] = &[
-    Method { name: "token", keyed: true, connecting: token::connecting, listening: token::listening },
-    Method { name: "none", keyed: false, connecting: none::connecting, listening: none::listening },
-];
+/// What somebody outside is asked, for a method that cannot decide by itself.
+#[derive(Clone, Eq, PartialEq, Debug)]
+pub struct Question {
+    /// The method.
+    pub method: String,
+    /// The peer's message, if there was one: only the connecting side's first question comes without.
+    pub received: Option<Received>,
+    /// What the message that may now be sent is bound to.
+    pub binding: [u8; 32],
+    /// Where the peer is.
+    pub remote: SocketAddr,
+    /// The tunnel name that is asked for.
+    pub requested: Option<TunnelName>,
+}
+
+/// A message of the peer.
+#[derive(Clone, Eq, PartialEq, Debug)]
+pub struct Received {
+    /// The message.
+    pub message: Vec<u8>,
+    /// What it is bound to: the same on both sides, and on no other connection, nor at any other point of the
+    /// exchange.
+    pub binding: [u8; 32],
+}
+
+/// The answer to a [`Question`].
+#[derive(Debug)]
+pub enum Answer {
+    /// Says this to the peer.
+    Say(Vec<u8>),
+    /// Listening side: this is who it is.
+    Satisfied(Proven),
+    /// Listening side: it is not let in. The reason is for this side's log alone.
+    Denied(String),
+    /// Ends the tunnel with this.
+    Refused(Refusal),
+}
+
+/// Whom the listening side has before it.
+#[derive(Clone, Default, Eq, PartialEq, Debug)]
+pub struct Proven {
+    /// Who it is. `None` if the method does not tell.
+    pub identity: Option<String>,
+    /// What it may do.
+    pub grant: Grant,
+    /// What is to be told to it about its tunnel.
+    pub attributes: Attributes,
+    /// What was shown, as the method's [`Authenticator::stands`] wants to see it again. Nothing secret.
+    pub evidence: Vec<u8>,
+    /// Of several methods together: each one's.
+    pub parts: Vec<Self>,
+}
+
+impl Proven {
+    /// An identity, with what is granted to it.
+    pub fn new(identity: impl Into<String>, grant: Grant) -> Self {
+        Self { identity: Some(identity.into()), grant, ..Self::default() }
+    }
+}
+
+/// Why an exchange failed.
+#[derive(Clone, Eq, PartialEq, Debug)]
+pub enum Failure {
+    /// The credentials are not good. This is for the log of this side alone: to the peer all of these are the same,
+    /// `auth-refused`, so that it cannot tell an unknown name from a wrong secret.
+    Denied(String),
+    /// Anything else. The peer learns it.
+    Refused(Refusal),
+}
+
+impl Failure {
+    /// As [`Self::Denied`].
+    pub fn denied(reason: impl Into<String>) -> Self {
+        Self::Denied(reason.into())
+    }
+
+    /// What the peer learns.
+    pub fn refusal(self) -> Refusal {
+        match self {
+            Self::Denied(_) => Refusal::new(Code::AUTH_REFUSED, "credentials were not accepted"),
+            Self::Refused(refusal) => refusal,
+        }
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<DecodeError> for Failure {
+    fn from(error: DecodeError) -> Self {
+        Self::Refused(error.into())
+    }
+}
+
+/// A side of the connection.
+#[derive(Copy, Clone, Eq, PartialEq, Debug)]
+pub enum Side {
+    /// Who opened the connection.
+    Connecting,
+    /// Who took it in.
+    Listening,
+}
+
+/// The TLS session that the exchange runs in. A closure is one that has an exporter and nothing else.
+pub trait Session {
+    /// Keying material of this session alone, for the label
+    /// [`EXPORTER_LABEL`](super::EXPORTER_LABEL) and this context. `None` says that there is none, which ends
+    /// authentication with the code `internal`.
+    fn export(&self, context: &[u8; 32]) -> Option<[u8; 32]>;
+
+    /// The certificates that the peer has shown, its own first. That it holds the key of the first is certain, nothing
+    /// else.
+    fn certificates(&self) -> Vec<CertificateDer<'static>> {
+        Vec::new()
+    }
+
+    /// Where the peer is.
+    fn remote(&self) -> SocketAddr {
+        SocketAddr::from(([0, 0, 0, 0], 0))
+    }
+
+    /// Where this side is, if that is known.
+    fn local(&self) -> Option<IpAddr> {
+        None
+    }
+}
+
+impl<F: Fn(&[u8; 32]) -> Option<[u8; 32]>> Session for F {
+    fn export(&self, context: &[u8; 32]) -> Option<[u8; 32]> {
+        self(context)
+    }
+}
+
+/// What a method knows about the exchange that it is part of.
+#[derive(Copy, Clone)]
+pub struct Context<'a> {
+    /// The side that this one is.
+    pub side: Side,
+    /// The methods that were offered, in the order of the offer.
+    pub offered: &'a [String],
+    /// The tunnel name that is asked for, if any.
+    pub requested: Option<&'a TunnelName>,
+    /// The TLS session.
+    pub session: &'a dyn Session,
+    pub(super) transcript: &'a Transcript,
+    /// The place among several methods that are used together.
+    pub(super) place: Option<u8>,
+}
+
+impl Context<'_> {
+    /// What a proof covers: this connection, everything that both sides said so far, and `before_proof`, the part of
+    /// the message that stands before the proof. Protocol.md, "Transcript".
+    ///
+    /// # Errors
+    /// `internal`: the session exports nothing.
+    pub fn binding(&self, before_proof: &[u8]) -> Result<[u8; 32], Failure> {
+        let context = self.transcript.digest(self.place, before_proof);
+        let exported = context.and_then(|context| self.session.export(&context));
+        exported
+            .ok_or_else(|| Refusal::new(Code::INTERNAL, "the connection exports no keying material").into())
+    }
+
+    /// Whether `proof` is the binding itself.
+    pub(super) fn confirms(&self, before_proof: &[u8], proof: &[u8]) -> Result<bool, Failure> {
+        Ok(self.binding(before_proof)?.as_slice() == proof)
+    }
+
+    /// The same for one of several methods.
+    pub(super) fn at(&self, place: u8) -> Self {
+        Self { place: Some(place), ..*self }
+    }
+}
+
+impl fmt::Debug for Context<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context")
+            .field("side", &self.side)
+            .field("offered", &self.offered)
+            .finish_non_exhaustive()
+    }
+}

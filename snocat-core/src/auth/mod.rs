@@ -4,10 +4,15 @@
 //! The connecting side's first flight is OFFER and the first message (PROOF) of the method it prefers. The
 //! listening side answers with SELECT, possibly more PROOFs, and in the end OUTCOME. The sides take turns, so at
 //! each proof both know what was sent before it: that is the transcript (`transcript.rs`) that the proof
-//! covers. [`Connecting`] and [`Listening`] are the two machines; a method is one file, and one line in the table
-//! of `method.rs`.
+//! covers. [`Connecting`] and [`Listening`] are the two machines; what a method is stands in `method.rs`, and each has a
+//! file of its own. What a credential allows its holder is its [`Grant`].
 
+mod certificate;
+mod chain;
 mod connecting;
+mod ed25519;
+mod external;
+mod grant;
 mod listening;
 mod messages;
 mod method;
@@ -21,18 +26,23 @@ mod transcript;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+pub use self::certificate::{CertificateJudge, ClientCertificate, ClientCertificates};
+pub use self::chain::Chain;
 pub use self::connecting::Connecting;
+pub use self::ed25519::{AuthorizedKey, AuthorizedKeys, Ed25519Key};
+pub use self::external::External;
+pub use self::grant::{Grant, NamePattern, Names, PatternError, Suggestion};
 pub use self::listening::Listening;
+pub use self::method::{
+    Answer, Authenticator, Context, Credential, Exchange, Failure, Proven, Question, Received, Session, Side,
+    Turn,
+};
 pub use self::name::{NameError, TunnelName};
+pub use self::none::NoProof;
 pub use self::token::{SecretTooShort, TokenKey, TokenKeys, TokenSecret};
 
 /// The label of the TLS exporter that binds proofs to the connection.
 pub const EXPORTER_LABEL: &[u8] = b"EXPORTER-snocat/1 auth";
-
-/// The TLS exporter of the connection with [`EXPORTER_LABEL`]: from a context to 32 bytes.
-///
-/// `None` says that it failed, which ends authentication with the code `internal`.
-pub type Exporter<'a> = &'a dyn Fn(&[u8; 32]) -> Option<[u8; 32]>;
 
 /// What the listening side tells about a tunnel, by key. At most 32 entries with keys of 1 to 64 bytes, which
 /// must fit into one frame together with the name.
@@ -42,34 +52,43 @@ pub type Attributes = BTreeMap<String, String>;
 #[derive(Clone, Default, Debug)]
 pub struct ConnectingConfig {
     /// The credentials in order of preference, 1 to 16 of them. Of two for the same method the first counts.
-    pub methods: Vec<Credential>,
+    pub methods: Vec<Arc<dyn Credential>>,
     /// The tunnel name to ask for. `None` leaves it to the listening side.
     pub name: Option<TunnelName>,
 }
 
-/// What one method needs on the connecting side.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub enum Credential {
-    /// Method `none`: proves nothing, neither of this side nor of the other.
-    None,
-    /// Method `token`: a secret that both sides know.
-    Token(TokenSecret),
+impl ConnectingConfig {
+    /// This credential alone, and no name asked for.
+    pub fn only(credential: impl Credential + 'static) -> Self {
+        Self { methods: vec![Arc::new(credential)], name: None }
+    }
 }
 
 /// What the listening side accepts. The default accepts nothing.
 #[derive(Clone, Default, Debug)]
 pub struct ListeningConfig {
-    /// Whether the method `none`, which proves nothing, is good enough.
-    pub none: bool,
-    /// The secrets of the method `token`; `None` turns the method off.
-    pub tokens: Option<Arc<TokenKeys>>,
+    /// The methods, the preferred ones first. One that proves nothing is picked only when no other is in common.
+    pub methods: Vec<Arc<dyn Authenticator>>,
 }
 
 impl ListeningConfig {
-    /// The names of the methods that are configured, the preferred ones first.
-    pub fn methods(&self) -> Vec<&'static str> {
-        method::METHODS.iter().filter(|method| (method.listening)(self).is_some()).map(|m| m.name).collect()
+    /// This method alone.
+    pub fn only(authenticator: impl Authenticator + 'static) -> Self {
+        Self { methods: vec![Arc::new(authenticator)] }
+    }
+
+    /// Whether what was claimed earlier still holds: the method is there, the credential is, and it grants the same.
+    pub fn stands(&self, method: &str, proven: &Proven) -> bool {
+        let authenticator = self.methods.iter().find(|authenticator| authenticator.method() == method);
+        authenticator.is_some_and(|authenticator| authenticator.stands(proven))
+    }
+
+    /// Whether who was granted this may call a tunnel so: the name is listed for it, or is nobody's.
+    pub fn allows_name(&self, grant: &Grant, name: &TunnelName) -> bool {
+        match &grant.names {
+            Names::Unreserved => !self.methods.iter().any(|authenticator| authenticator.reserves(name)),
+            names => names.list(name),
+        }
     }
 }
 
@@ -78,6 +97,13 @@ impl ListeningConfig {
 pub enum ConnectingStep {
     /// Send this on stream 0 (nothing, if it is empty) and wait for more.
     Send(Vec<u8>),
+    /// Send `send`, find out what is asked, then call [`Connecting::answer`] or close.
+    Ask {
+        /// What to send on stream 0 now.
+        send: Vec<u8>,
+        /// What is asked.
+        question: Question,
+    },
     /// The tunnel is there.
     Done(Outcome),
 }
@@ -87,6 +113,13 @@ pub enum ConnectingStep {
 pub enum ListeningStep {
     /// Send this on stream 0 (nothing, if it is empty) and wait for more.
     Send(Vec<u8>),
+    /// Send `send`, find out what is asked, then call [`Listening::answer`] or close.
+    Ask {
+        /// What to send on stream 0 now.
+        send: Vec<u8>,
+        /// What is asked.
+        question: Question,
+    },
     /// The method is satisfied. Send `send`, decide over `claim`, then call [`Listening::accept`] or close.
     Decide {
         /// What to send on stream 0 now.
@@ -101,9 +134,10 @@ pub enum ListeningStep {
 pub struct Claim {
     /// The name of the method.
     pub method: String,
-    /// Who it is, as far as the method and its configuration tell.
-    pub identity: Option<String>,
-    /// The tunnel name that is asked for, if any. Nothing proves a right to it: that is for the decision.
+    /// Who it is, and what it may do.
+    pub proven: Proven,
+    /// The tunnel name that is asked for, if any. Whether it may have it is for the decision:
+    /// [`ListeningConfig::allows_name`].
     pub name: Option<TunnelName>,
 }
 
@@ -116,6 +150,13 @@ pub struct Outcome {
     pub attributes: Attributes,
     /// The name of the method.
     pub method: String,
+    /// Who is connecting, and what it may do. Known to the listening side only.
+    pub proven: Option<Proven>,
+}
+
+impl Outcome {
     /// Who is connecting. Known to the listening side only, and there not with every method.
-    pub identity: Option<String>,
+    pub fn identity(&self) -> Option<&str> {
+        self.proven.as_ref()?.identity.as_deref()
+    }
 }

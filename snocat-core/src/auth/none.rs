@@ -1,50 +1,74 @@
 //! Method `none`: no messages worth the name and no proof. Whoever configures it relies on something else.
 
-use super::method::{ConnectingMethod, ListeningMethod, Turn};
-use super::transcript::Binding;
-use super::{Credential, ListeningConfig};
-use crate::code::Refusal;
+use std::sync::Arc;
+
+use super::Side;
+use super::method::{Authenticator, Context, Credential, Exchange, Failure, Proven, Turn};
 use crate::wire::DecodeError;
+
+/// The method `none`, on either side: proves nothing, neither of this side nor of the other.
+#[derive(Copy, Clone, Default, Debug)]
+pub struct NoProof;
+
+impl NoProof {
+    const METHOD: &'static str = "none";
+}
+
+impl Credential for NoProof {
+    fn method(&self) -> &str {
+        Self::METHOD
+    }
+
+    fn begin(self: Arc<Self>) -> Box<dyn Exchange> {
+        Box::new(Nothing)
+    }
+}
+
+impl Authenticator for NoProof {
+    fn method(&self) -> &str {
+        Self::METHOD
+    }
+
+    fn proves(&self) -> bool {
+        false
+    }
+
+    fn begin(self: Arc<Self>) -> Box<dyn Exchange> {
+        Box::new(Nothing)
+    }
+
+    fn stands(&self, _: &Proven) -> bool {
+        true
+    }
+}
 
 struct Nothing;
 
-pub(super) fn connecting(credential: &Credential) -> Option<Box<dyn ConnectingMethod>> {
-    matches!(credential, Credential::None).then(|| Box::new(Nothing) as _)
-}
+impl Exchange for Nothing {
+    fn receive(&mut self, message: &[u8], context: &Context<'_>) -> Result<(), Failure> {
+        match context.side {
+            Side::Connecting => Err(DecodeError::Invalid("the method `none` has only one message").into()),
+            Side::Listening => empty(message),
+        }
+    }
 
-pub(super) fn listening(config: &ListeningConfig) -> Option<Box<dyn ListeningMethod>> {
-    config.none.then(|| Box::new(Nothing) as _)
-}
+    fn turn(&mut self, context: &Context<'_>) -> Result<Turn, Failure> {
+        Ok(match context.side {
+            Side::Connecting => Turn::Say(Vec::new()),
+            Side::Listening => Turn::Satisfied(Proven::default()),
+        })
+    }
 
-impl ConnectingMethod for Nothing {
-    fn message(&mut self, _: &Binding<'_>) -> Result<Vec<u8>, Refusal> {
+    fn prove(&mut self, _: &[u8], _: &Context<'_>) -> Result<Vec<u8>, Failure> {
         Ok(Vec::new())
     }
 
-    fn receive(&mut self, _: &[u8], _: &Binding<'_>) -> Result<(), Refusal> {
-        Err(DecodeError::Invalid("the method `none` has only one message").into())
-    }
-
-    fn confirm(&mut self, _: &[u8], proof: &[u8], _: &Binding<'_>) -> Result<(), Refusal> {
+    fn confirm(&mut self, _: &[u8], proof: &[u8], _: &Context<'_>) -> Result<(), Failure> {
         empty(proof)
     }
 }
 
-impl ListeningMethod for Nothing {
-    fn receive(&mut self, message: &[u8], _: &Binding<'_>) -> Result<(), Refusal> {
-        empty(message)
-    }
-
-    fn turn(&mut self, _: &Binding<'_>) -> Result<Turn, Refusal> {
-        Ok(Turn::Satisfied(None))
-    }
-
-    fn prove(&mut self, _: &[u8], _: &Binding<'_>) -> Result<Vec<u8>, Refusal> {
-        Ok(Vec::new())
-    }
-}
-
-fn empty(bytes: &[u8]) -> Result<(), Refusal> {
+fn empty(bytes: &[u8]) -> Result<(), Failure> {
     if bytes.is_empty() {
         Ok(())
     } else {

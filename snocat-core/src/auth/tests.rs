@@ -5,10 +5,6 @@ use std::cell::RefCell;
 use quickcheck::quickcheck;
 use ring::digest::{SHA256, digest};
 
-use super::connecting::Offered;
-use super::listening::Selected;
-use super::method::{ConnectingMethod, ListeningMethod, Turn};
-use super::transcript::Binding;
 use super::*;
 use crate::code::{Code, Refusal};
 use crate::wire::testing::pieces;
@@ -18,28 +14,48 @@ const SECRET: &[u8] = b"a secret of some length";
 
 /// The exporter of one connection.
 fn exporter(connection: u8) -> impl Fn(&[u8; 32]) -> Option<[u8; 32]> {
-    move |context| digest(&SHA256, &[&[connection], &context[..]].concat()).as_ref().try_into().ok()
+    move |context: &[u8; 32]| {
+        digest(&SHA256, &[&[connection], &context[..]].concat()).as_ref().try_into().ok()
+    }
 }
 
 fn secret(bytes: &[u8]) -> TokenSecret {
     TokenSecret::new(bytes).unwrap()
 }
 
-fn token(bytes: &[u8]) -> Credential {
-    Credential::Token(secret(bytes))
+fn token(bytes: &[u8]) -> Arc<dyn Credential> {
+    Arc::new(secret(bytes))
 }
 
-fn connecting(methods: impl Into<Vec<Credential>>) -> Connecting {
+fn none() -> Arc<dyn Credential> {
+    Arc::new(NoProof)
+}
+
+fn connecting(methods: impl Into<Vec<Arc<dyn Credential>>>) -> Connecting {
     Connecting::new(&ConnectingConfig { methods: methods.into(), name: "wanted".parse().ok() })
 }
 
-fn keys(identity: &str, bytes: &[u8]) -> Option<Arc<TokenKeys>> {
-    let key = TokenKey { identity: Some(identity.into()), secret: secret(bytes) };
-    Some(Arc::new(TokenKeys::new(vec![key])))
+fn keys(identity: &str, bytes: &[u8]) -> Option<Arc<dyn Authenticator>> {
+    Some(Arc::new(TokenKeys::new(vec![TokenKey::of(identity, secret(bytes))])))
 }
 
-fn listening(none: bool, tokens: Option<Arc<TokenKeys>>) -> Listening {
-    Listening::new(&ListeningConfig { none, tokens })
+fn accepting(none: bool, keyed: Option<Arc<dyn Authenticator>>) -> ListeningConfig {
+    let none: Option<Arc<dyn Authenticator>> = if none { Some(Arc::new(NoProof)) } else { None };
+    ListeningConfig { methods: none.into_iter().chain(keyed).collect() }
+}
+
+fn listening(none: bool, keyed: Option<Arc<dyn Authenticator>>) -> Listening {
+    Listening::new(&accepting(none, keyed))
+}
+
+/// What the connecting side sends, now that nothing is asked.
+fn said(step: ConnectingStep) -> Vec<u8> {
+    let ConnectingStep::Send(bytes) = step else { panic!("{step:?}") };
+    bytes
+}
+
+fn refusals<T>(result: Result<T, Failure>) -> Result<T, Refusal> {
+    result.map_err(Failure::refusal)
 }
 
 fn frames(bytes: &[u8]) -> Vec<Frame> {
@@ -56,7 +72,7 @@ fn frame(kind: u64, payload: &[u8]) -> Frame {
 
 /// What the two sides came to.
 #[derive(Debug)]
-struct Exchange {
+struct Run {
     connecting: Result<Outcome, Refusal>,
     listening: Result<Outcome, Refusal>,
     claim: Option<Claim>,
@@ -70,7 +86,7 @@ fn run(
     mut listening: Listening,
     (here, there): (u8, u8),
     tamper: impl Fn(&'static str, &mut Frame),
-) -> Exchange {
+) -> Run {
     let (here, there) = (exporter(here), exporter(there));
     let sent = RefCell::new(Vec::new());
     let deliver = |from: &'static str, bytes: &[u8]| {
@@ -83,11 +99,11 @@ fn run(
     };
     let pending = || Refusal::new(Code::CLOSED, "never came to an end");
     let (mut ours, mut theirs, mut claim) = (Err(pending()), Err(pending()), None);
-    let mut flight = connecting.start(&here).unwrap();
+    let mut flight = said(connecting.start(&here).unwrap());
     'exchange: loop {
         let mut answer = Vec::new();
         for frame in deliver("connecting", &flight) {
-            match listening.handle(&frame, &there) {
+            match refusals(listening.handle(&frame, &there)) {
                 Ok(ListeningStep::Send(bytes)) => answer.extend(bytes),
                 Ok(ListeningStep::Decide { send, claim: made }) => {
                     answer.extend(send);
@@ -98,6 +114,7 @@ fn run(
                     answer.extend(bytes);
                     theirs = Ok(outcome);
                 }
+                Ok(ListeningStep::Ask { question, .. }) => panic!("{question:?}"),
                 Err(refusal) => {
                     theirs = Err(refusal);
                     break 'exchange;
@@ -106,12 +123,13 @@ fn run(
         }
         flight.clear();
         for frame in deliver("listening", &answer) {
-            match connecting.handle(&frame, &here) {
+            match refusals(connecting.handle(&frame, &here)) {
                 Ok(ConnectingStep::Send(bytes)) => flight.extend(bytes),
                 Ok(ConnectingStep::Done(outcome)) => {
                     ours = Ok(outcome);
                     break 'exchange;
                 }
+                Ok(ConnectingStep::Ask { question, .. }) => panic!("{question:?}"),
                 Err(refusal) => {
                     ours = Err(refusal);
                     break 'exchange;
@@ -122,28 +140,44 @@ fn run(
             break;
         }
     }
-    Exchange { connecting: ours, listening: theirs, claim, sent: sent.into_inner() }
+    Run { connecting: ours, listening: theirs, claim, sent: sent.into_inner() }
 }
 
-fn run_plainly(connecting: Connecting, listening: Listening) -> Exchange {
+fn run_plainly(connecting: Connecting, listening: Listening) -> Run {
     run(connecting, listening, (1, 1), |_, _| {})
 }
 
-fn code<T>(result: &Result<T, Refusal>) -> Option<Code> {
-    result.as_ref().err().map(|refusal| refusal.code)
+trait Ending {
+    fn ending(&self) -> Code;
+}
+
+impl Ending for Refusal {
+    fn ending(&self) -> Code {
+        self.code
+    }
+}
+
+impl Ending for Failure {
+    fn ending(&self) -> Code {
+        self.clone().refusal().code
+    }
+}
+
+fn code<T>(result: &Result<T, impl Ending>) -> Option<Code> {
+    result.as_ref().err().map(Ending::ending)
 }
 
 #[test]
 fn token_in_one_round_trip() {
     let exchange = run_plainly(connecting([token(SECRET)]), listening(false, keys("me", SECRET)));
     let ours = exchange.connecting.unwrap();
-    assert_eq!((ours.name.as_str(), ours.method.as_str(), ours.identity), ("wanted", "token", None));
+    assert_eq!((ours.name.as_str(), ours.method.as_str(), ours.identity()), ("wanted", "token", None));
     assert_eq!(ours.attributes.get("key").unwrap(), "value");
     let theirs = exchange.listening.unwrap();
-    assert_eq!((theirs.name, theirs.attributes), (ours.name, ours.attributes));
-    assert_eq!(theirs.identity.as_deref(), Some("me"));
+    assert_eq!((&theirs.name, &theirs.attributes), (&ours.name, &ours.attributes));
+    assert_eq!(theirs.identity(), Some("me"));
     let claim = exchange.claim.unwrap();
-    assert_eq!((claim.method.as_str(), claim.identity.as_deref()), ("token", Some("me")));
+    assert_eq!((claim.method.as_str(), claim.proven.identity.as_deref()), ("token", Some("me")));
     assert_eq!(claim.name.unwrap().as_str(), "wanted");
     let (c, l) = ("connecting", "listening");
     assert_eq!(
@@ -154,18 +188,17 @@ fn token_in_one_round_trip() {
 
 #[test]
 fn none_proves_nothing_and_is_enough_where_it_is_configured() {
-    let exchange = run_plainly(connecting([Credential::None]), listening(true, None));
+    let exchange = run_plainly(connecting([none()]), listening(true, None));
     assert_eq!(exchange.connecting.unwrap().method, "none");
-    assert_eq!(exchange.listening.unwrap().identity, None);
+    assert_eq!(exchange.listening.unwrap().identity(), None);
 }
 
 #[test]
 fn a_keyed_method_goes_before_one_that_proves_nothing() {
     // The first message belonged to `none`; the one of `token` follows after the selection.
-    let exchange =
-        run_plainly(connecting([Credential::None, token(SECRET)]), listening(true, keys("me", SECRET)));
+    let exchange = run_plainly(connecting([none(), token(SECRET)]), listening(true, keys("me", SECRET)));
     assert_eq!(exchange.connecting.unwrap().method, "token");
-    assert_eq!(exchange.listening.unwrap().identity.as_deref(), Some("me"));
+    assert_eq!(exchange.listening.unwrap().identity(), Some("me"));
     let (c, l) = ("connecting", "listening");
     let proof = (c, Frame::PROOF);
     assert_eq!(exchange.sent, [(c, Frame::OFFER), proof, (l, Frame::SELECT), proof, (l, Frame::OUTCOME)]);
@@ -173,13 +206,13 @@ fn a_keyed_method_goes_before_one_that_proves_nothing() {
 
 #[test]
 fn none_is_picked_only_where_both_sides_configured_it() {
-    let mixed = || connecting([token(SECRET), Credential::None]);
+    let mixed = || connecting([token(SECRET), none()]);
     assert_eq!(run_plainly(mixed(), listening(true, None)).connecting.unwrap().method, "none");
     let refused = run_plainly(mixed(), listening(false, None));
     assert_eq!(code(&refused.listening), Some(Code::AUTH_NO_METHOD));
     let refused = run_plainly(connecting([token(SECRET)]), listening(true, None));
     assert_eq!(refused.listening, Err(Refusal::new(Code::AUTH_NO_METHOD, "this server accepts: none")));
-    let refused = run_plainly(connecting([Credential::None]), listening(false, keys("me", SECRET)));
+    let refused = run_plainly(connecting([none()]), listening(false, keys("me", SECRET)));
     assert_eq!(refused.listening, Err(Refusal::new(Code::AUTH_NO_METHOD, "this server accepts: token")));
 }
 
@@ -197,7 +230,8 @@ fn an_unknown_key_and_a_wrong_proof_are_refused_alike() {
         }
     });
     assert_eq!(wrong.listening, expected);
-    let empty = run_plainly(connecting([token(SECRET)]), listening(false, Some(Arc::default())));
+    let empty =
+        run_plainly(connecting([token(SECRET)]), listening(false, Some(Arc::new(TokenKeys::default()))));
     assert_eq!(empty.listening, expected);
     // The key that unknown ids are checked against opens nothing either.
     let dummy = run_plainly(connecting([token(&[0; 32])]), listening(false, keys("me", SECRET)));
@@ -216,7 +250,7 @@ fn what_was_offered_and_asked_for_is_covered() {
     // The offered list and the requested name cannot be changed on the way.
     for (from, to) in [(b"wanted", b"wished"), (b"\x05token", b"\x06token")] {
         let changed = run(
-            connecting([token(SECRET), Credential::None]),
+            connecting([token(SECRET), none()]),
             listening(false, keys("me", SECRET)),
             (1, 1),
             |_, frame| {
@@ -240,13 +274,13 @@ fn a_server_that_does_not_know_the_key_is_not_believed() {
     let select = frame(Frame::SELECT, b"\x00\x05token");
     assert!(matches!(connecting.handle(&select, &here), Ok(ConnectingStep::Send(bytes)) if bytes.is_empty()));
     let outcome = [b"\x06wanted\x00", &[7; 32][..]].concat();
-    let refusal = connecting.handle(&frame(Frame::OUTCOME, &outcome), &here).unwrap_err();
-    assert_eq!(refusal.code, Code::UNPROVEN);
+    let refused = connecting.handle(&frame(Frame::OUTCOME, &outcome), &here);
+    assert_eq!(code(&refused), Some(Code::UNPROVEN));
 }
 
 /// A connecting side that offered `token` and got SELECT for it (`token`), or for `none`.
 fn selected(method: &str) -> Connecting {
-    let mut connecting = connecting([token(SECRET), Credential::None]);
+    let mut connecting = connecting([token(SECRET), none()]);
     connecting.start(&exporter(1)).unwrap();
     let select = [&[0, u8::try_from(method.len()).unwrap()], method.as_bytes()].concat();
     connecting.handle(&frame(Frame::SELECT, &select), &exporter(1)).unwrap();
@@ -257,7 +291,7 @@ fn selected(method: &str) -> Connecting {
 fn an_outcome_needs_exactly_the_proof_of_its_method() {
     let outcome = |proof: usize| frame(Frame::OUTCOME, &[b"\x01n\x00", &[7; 64][..proof]].concat());
     let result =
-        |method, frame| selected(method).handle(&frame, &exporter(1)).map_err(|refusal| refusal.code);
+        |method, frame| selected(method).handle(&frame, &exporter(1)).map_err(|failure| failure.ending());
     for length in [0, 31, 33, 64] {
         assert!(matches!(result("token", outcome(length)), Err(Code::UNPROVEN)), "{length}");
     }
@@ -306,7 +340,7 @@ fn selections_that_are_none() {
 fn offers_that_are_none() {
     let result = |payload: &[u8]| {
         let refusal = listening(true, None).handle(&frame(Frame::OFFER, payload), &exporter(1));
-        refusal.map(drop).map_err(|refusal| refusal.code)
+        refusal.map(drop).map_err(|failure| failure.ending())
     };
     let methods = |count: u8| [&[0, 0, count][..], &b"\x04none".repeat(count.into())].concat();
     assert_eq!(result(&methods(1)), Ok(()));
@@ -354,9 +388,9 @@ fn frames_out_of_turn() {
         assert_eq!(code(&listening.handle(&frame(kind, b""), &here)), Some(Code::PROTOCOL));
     }
     for kind in [Frame::OFFER, Frame::PROOF, Frame::OUTCOME, 0x02, 0x09] {
-        let mut connecting = connecting([Credential::None]);
+        let mut connecting = connecting([none()]);
         assert_eq!(code(&connecting.handle(&frame(kind, b""), &here)), Some(Code::PROTOCOL), "not started");
-        let mut connecting = self::connecting([Credential::None]);
+        let mut connecting = self::connecting([none()]);
         connecting.start(&here).unwrap();
         assert_eq!(code(&connecting.handle(&frame(kind, b""), &here)), Some(Code::PROTOCOL), "not selected");
     }
@@ -374,13 +408,13 @@ fn frames_out_of_turn() {
 #[test]
 fn what_the_application_cannot_ask_for() {
     let here = exporter(1);
-    let start = |methods: &[Credential]| connecting(methods).start(&here);
+    let start = |methods: &[Arc<dyn Credential>]| connecting(methods).start(&here);
     assert_eq!(code(&start(&[])), Some(Code::INTERNAL));
-    let mut twice = connecting([Credential::None]);
+    let mut twice = connecting([none()]);
     twice.start(&here).unwrap();
     assert_eq!(code(&twice.start(&here)), Some(Code::INTERNAL));
-    let no_exporter: Exporter<'_> = &|_| None;
-    assert_eq!(code(&connecting([token(SECRET)]).start(no_exporter)), Some(Code::INTERNAL));
+    let no_exporter = |_: &[u8; 32]| None;
+    assert_eq!(code(&connecting([token(SECRET)]).start(&no_exporter)), Some(Code::INTERNAL));
 
     let name = || "n".parse::<TunnelName>().unwrap();
     let nothing = listening(true, None).accept(name(), Attributes::new(), &here);
@@ -394,7 +428,7 @@ fn what_the_application_cannot_ask_for() {
         result
     };
     let pair = |key: String, value: usize| (key, "v".repeat(value));
-    assert!(accept(Attributes::from([pair("k".into(), 3900)])).is_ok());
+    assert!(accept(Attributes::from([pair("k".into(), 3800)])).is_ok());
     assert!(accept((0..32).map(|key| pair(format!("{key:064}"), 0)).collect()).is_ok());
     for attributes in [
         Attributes::from([pair("k".into(), 4000)]),
@@ -408,30 +442,25 @@ fn what_the_application_cannot_ask_for() {
 
 #[test]
 fn configurations() {
-    let methods = |none, tokens| ListeningConfig { none, tokens }.methods();
-    assert_eq!(methods(true, keys("me", SECRET)), ["token", "none"]);
-    assert_eq!(methods(false, None), Vec::<&str>::new());
     // Two secrets for one method: the first counts.
     let exchange = run_plainly(
         connecting([token(SECRET), token(b"another secret, as long")]),
         listening(false, keys("me", SECRET)),
     );
     assert!(exchange.connecting.is_ok());
-    let key = |identity: &str| TokenKey { identity: Some(identity.into()), secret: secret(SECRET) };
+    let key = |identity: &str| TokenKey::of(identity, secret(SECRET));
     let both = TokenKeys::new(vec![key("first"), key("second")]);
     assert_eq!((both.len(), both.is_empty()), (1, false));
     let exchange = run_plainly(connecting([token(SECRET)]), listening(false, Some(Arc::new(both))));
-    assert_eq!(exchange.listening.unwrap().identity.as_deref(), Some("first"));
+    assert_eq!(exchange.listening.unwrap().identity(), Some("first"));
 }
 
 #[test]
 fn secrets() {
     assert!(matches!(TokenSecret::new([7; 15]), Err(SecretTooShort)));
     assert!(TokenSecret::new([7; 16]).is_ok());
-    let configs = (
-        ConnectingConfig { methods: vec![token(SECRET)], name: None },
-        ListeningConfig { none: false, tokens: keys("me", SECRET) },
-    );
+    let configs =
+        (ConnectingConfig { methods: vec![token(SECRET)], name: None }, accepting(false, keys("me", SECRET)));
     let shown =
         format!("{configs:?} {:?}", (connecting([token(SECRET)]), listening(false, keys("me", SECRET))));
     assert!(!shown.contains("97, 32, 115") && !shown.contains("a secret"), "{shown}");
@@ -448,70 +477,61 @@ fn names() {
 }
 
 /// A method of three messages, each of which must be what the other side makes of the same moment.
+#[derive(Clone, Debug, Default)]
 struct Ladder {
     round: u8,
 }
 
-impl Ladder {
-    fn rung(&self, binding: &Binding<'_>) -> Result<Vec<u8>, Refusal> {
-        Ok(binding.over(&[self.round])?.to_vec())
+impl Credential for Ladder {
+    fn method(&self) -> &str {
+        "ladder"
     }
 
-    fn check(&mut self, message: &[u8], binding: &Binding<'_>) -> Result<(), Refusal> {
-        assert_eq!(message, self.rung(binding)?, "in round {}", self.round);
-        self.round += 1;
-        Ok(())
+    fn begin(self: Arc<Self>) -> Box<dyn Exchange> {
+        Box::new(Self::default())
     }
 }
 
-impl ConnectingMethod for Ladder {
-    fn message(&mut self, binding: &Binding<'_>) -> Result<Vec<u8>, Refusal> {
-        let message = self.rung(binding)?;
-        self.round += 1;
-        Ok(message)
+impl Authenticator for Ladder {
+    fn method(&self) -> &str {
+        "ladder"
     }
 
-    fn receive(&mut self, message: &[u8], binding: &Binding<'_>) -> Result<(), Refusal> {
-        self.check(message, binding)
+    fn begin(self: Arc<Self>) -> Box<dyn Exchange> {
+        Box::new(Self::default())
     }
 
-    fn confirm(&mut self, before_proof: &[u8], proof: &[u8], binding: &Binding<'_>) -> Result<(), Refusal> {
-        assert_eq!(proof, binding.over(before_proof)?);
-        Ok(())
+    fn stands(&self, _: &Proven) -> bool {
+        true
     }
 }
 
-impl ListeningMethod for Ladder {
-    fn receive(&mut self, message: &[u8], binding: &Binding<'_>) -> Result<(), Refusal> {
-        self.check(message, binding)
+impl Exchange for Ladder {
+    fn receive(&mut self, message: &[u8], context: &Context<'_>) -> Result<(), Failure> {
+        assert_eq!(message, context.binding(&[self.round])?, "in round {}", self.round);
+        self.round += 1;
+        Ok(())
     }
 
-    fn turn(&mut self, binding: &Binding<'_>) -> Result<Turn, Refusal> {
+    fn turn(&mut self, context: &Context<'_>) -> Result<Turn, Failure> {
         if self.round == 5 {
-            return Ok(Turn::Satisfied(Some("climber".into())));
+            return Ok(Turn::Satisfied(Proven::new("climber", Grant::default())));
         }
-        let message = self.rung(binding)?;
+        let message = context.binding(&[self.round])?;
         self.round += 1;
-        Ok(Turn::Reply(message))
-    }
-
-    fn prove(&mut self, before_proof: &[u8], binding: &Binding<'_>) -> Result<Vec<u8>, Refusal> {
-        Ok(binding.over(before_proof)?.to_vec())
+        Ok(Turn::Say(message.to_vec()))
     }
 }
 
 #[test]
 fn methods_of_several_messages() {
     for preferred in [true, false] {
-        let ladder = Offered { name: "ladder", machine: Box::new(Ladder { round: 0 }) };
-        let token = method::METHODS[0].connecting;
-        let other = Offered { name: "token", machine: token(&self::token(SECRET)).unwrap() };
-        let methods = if preferred { vec![ladder, other] } else { vec![other, ladder] };
-        let machine = Box::new(Ladder { round: 0 });
-        let ladder = Selected { name: "ladder", keyed: true, machine, requested: None };
-        let exchange = run_plainly(Connecting::with(methods, None), Listening::with(vec![ladder]));
-        assert_eq!(exchange.connecting.unwrap().name.as_str(), "chosen");
-        assert_eq!(exchange.listening.unwrap().identity.as_deref(), Some("climber"));
+        let (ladder, other): (Arc<dyn Credential>, _) = (Arc::new(Ladder::default()), token(SECRET));
+        let methods = if preferred { [ladder, other] } else { [other, ladder] };
+        let accepts = listening(false, Some(Arc::new(Ladder::default())));
+        let exchange = run_plainly(connecting(methods), accepts);
+        assert_eq!(exchange.connecting.unwrap().name.as_str(), "wanted");
+        assert_eq!(exchange.listening.unwrap().identity(), Some("climber"));
         let proofs = exchange.sent.iter().filter(|(_, kind)| *kind == Frame::PROOF).count();
         assert_eq!(proofs, if preferred { 5 } else { 6 });
     }
@@ -525,7 +545,7 @@ fn frames_that_are_skipped_are_covered_all_the_same() {
         let (here, there) = (exporter(1), exporter(1));
         let mut connecting = connecting([token(SECRET)]);
         let mut listening = listening(false, keys("me", SECRET));
-        let flight = frames(&connecting.start(&here).unwrap());
+        let flight = frames(&said(connecting.start(&here).unwrap()));
         listening.handle(&flight[0], &there).unwrap();
         if listening_sees {
             listening.handle(&extra, &there).unwrap();
@@ -594,7 +614,7 @@ quickcheck! {
     /// How the first flight is cut on its way does not matter.
     fn any_split_of_the_first_flight_gives_the_same(lengths: Vec<u8>) -> bool {
         let here = exporter(1);
-        let flight = connecting([token(SECRET)]).start(&here).unwrap();
+        let flight = said(connecting([token(SECRET)]).start(&here).unwrap());
         let mut listening = listening(false, keys("me", SECRET));
         let mut decoder = FrameDecoder::new(Frame::MAX_PAYLOAD);
         let mut last = None;

@@ -7,15 +7,16 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use ring::digest::{Context, SHA256};
+use ring::digest::{SHA256, digest};
 use ring::hmac::{self, HMAC_SHA256};
 use zeroize::Zeroizing;
 
-use super::method::{ConnectingMethod, ListeningMethod, Turn};
-use super::transcript::{Binding, Bound};
-use super::{Credential, ListeningConfig};
+use super::method::{Authenticator, Context, Credential, Exchange, Failure, Proven, Turn};
+use super::{Grant, TunnelName};
 use crate::code::{Code, Refusal};
 use crate::wire::DecodeError;
+
+const METHOD: &str = "token";
 
 const KEY_ID_LABEL: &[u8] = b"snocat/1 token id";
 const CONNECTING_LABEL: &[u8] = b"snocat/1 token connecting";
@@ -50,19 +51,17 @@ impl TokenSecret {
 
     /// The id by which the listening side finds the secret; it identifies the secret without giving it away.
     pub fn key_id(&self) -> [u8; 8] {
-        let mut context = Context::new(&SHA256);
-        context.update(KEY_ID_LABEL);
-        context.update(&self.0);
-        context.finish().as_ref().first_chunk().copied().unwrap_or_default()
+        let input = Zeroizing::new([KEY_ID_LABEL, &self.0].concat());
+        digest(&SHA256, &input).as_ref().first_chunk().copied().unwrap_or_default()
     }
 
-    fn mac(&self, label: &[u8], bound: &Bound) -> hmac::Tag {
-        hmac::sign(&hmac::Key::new(HMAC_SHA256, &self.0), &[label, bound].concat())
+    fn mac(&self, label: &[u8], binding: &[u8; 32]) -> hmac::Tag {
+        hmac::sign(&hmac::Key::new(HMAC_SHA256, &self.0), &[label, binding].concat())
     }
 
     /// In constant time.
-    fn verify(&self, label: &[u8], bound: &Bound, tag: &[u8]) -> bool {
-        hmac::verify(&hmac::Key::new(HMAC_SHA256, &self.0), &[label, bound].concat(), tag).is_ok()
+    fn verify(&self, label: &[u8], binding: &[u8; 32], tag: &[u8]) -> bool {
+        hmac::verify(&hmac::Key::new(HMAC_SHA256, &self.0), &[label, binding].concat(), tag).is_ok()
     }
 }
 
@@ -72,13 +71,45 @@ impl fmt::Debug for TokenSecret {
     }
 }
 
+impl Credential for TokenSecret {
+    fn method(&self) -> &str {
+        METHOD
+    }
+
+    fn begin(self: Arc<Self>) -> Box<dyn Exchange> {
+        Box::new(Prover(self))
+    }
+}
+
 /// A secret that the listening side accepts, and whose it is.
 #[derive(Clone, Debug)]
 pub struct TokenKey {
-    /// Who has the secret, if that is known.
+    /// Who has the secret. `None` if that is not known: then it is whoever has it, `token:` and the start of the key
+    /// id.
     pub identity: Option<String>,
+    /// What it allows.
+    pub grant: Grant,
     /// The secret.
     pub secret: TokenSecret,
+}
+
+impl TokenKey {
+    /// The key of whoever has the secret, who may use the names that are nobody's.
+    pub fn nameless(secret: TokenSecret) -> Self {
+        Self { identity: None, grant: Grant::default(), secret }
+    }
+
+    /// The key of this identity, with what is [allowed to it](Grant::to) if nothing else is said.
+    pub fn of(identity: &str, secret: TokenSecret) -> Self {
+        Self { identity: Some(identity.to_owned()), grant: Grant::to(identity), secret }
+    }
+
+    fn proven(&self) -> Proven {
+        let key_id = self.secret.key_id();
+        let nameless = || format!("token:{:08x}", u64::from_be_bytes(key_id) >> 32);
+        let identity = self.identity.clone().unwrap_or_else(nameless);
+        Proven { evidence: key_id.to_vec(), ..Proven::new(identity, self.grant.clone()) }
+    }
 }
 
 /// All secrets that the listening side accepts.
@@ -113,35 +144,44 @@ impl TokenKeys {
     }
 }
 
-pub(super) fn connecting(credential: &Credential) -> Option<Box<dyn ConnectingMethod>> {
-    let Credential::Token(secret) = credential else { return None };
-    Some(Box::new(Prover(secret.clone())))
-}
+impl Authenticator for TokenKeys {
+    fn method(&self) -> &str {
+        METHOD
+    }
 
-pub(super) fn listening(config: &ListeningConfig) -> Option<Box<dyn ListeningMethod>> {
-    let keys = config.tokens.clone()?;
-    Some(Box::new(Verifier { keys, accepted: None }))
+    fn begin(self: Arc<Self>) -> Box<dyn Exchange> {
+        Box::new(Verifier { keys: self, accepted: None })
+    }
+
+    fn stands(&self, proven: &Proven) -> bool {
+        let key = proven.evidence.first_chunk().and_then(|key_id| self.by_id.get(key_id));
+        key.is_some_and(|key| key.proven() == *proven)
+    }
+
+    fn reserves(&self, name: &TunnelName) -> bool {
+        self.by_id.values().any(|key| key.grant.names.reserve(name))
+    }
 }
 
 /// The connecting side.
-struct Prover(TokenSecret);
+struct Prover(Arc<TokenSecret>);
 
-impl ConnectingMethod for Prover {
-    fn message(&mut self, binding: &Binding<'_>) -> Result<Vec<u8>, Refusal> {
-        let key_id = self.0.key_id();
-        let proof = self.0.mac(CONNECTING_LABEL, &binding.over(&key_id)?);
-        Ok([&key_id, proof.as_ref()].concat())
-    }
-
-    fn receive(&mut self, _: &[u8], _: &Binding<'_>) -> Result<(), Refusal> {
+impl Exchange for Prover {
+    fn receive(&mut self, _: &[u8], _: &Context<'_>) -> Result<(), Failure> {
         Err(DecodeError::Invalid("the method `token` has only one message").into())
     }
 
-    fn confirm(&mut self, before_proof: &[u8], proof: &[u8], binding: &Binding<'_>) -> Result<(), Refusal> {
-        if self.0.verify(LISTENING_LABEL, &binding.over(before_proof)?, proof) {
+    fn turn(&mut self, context: &Context<'_>) -> Result<Turn, Failure> {
+        let key_id = self.0.key_id();
+        let proof = self.0.mac(CONNECTING_LABEL, &context.binding(&key_id)?);
+        Ok(Turn::Say([&key_id, proof.as_ref()].concat()))
+    }
+
+    fn confirm(&mut self, before_proof: &[u8], proof: &[u8], context: &Context<'_>) -> Result<(), Failure> {
+        if self.0.verify(LISTENING_LABEL, &context.binding(before_proof)?, proof) {
             Ok(())
         } else {
-            Err(Refusal::new(Code::UNPROVEN, "the server did not prove that it knows the token"))
+            Err(Refusal::new(Code::UNPROVEN, "the server did not prove that it knows the token").into())
         }
     }
 }
@@ -153,27 +193,33 @@ struct Verifier {
     accepted: Option<TokenKey>,
 }
 
-impl ListeningMethod for Verifier {
-    fn receive(&mut self, message: &[u8], binding: &Binding<'_>) -> Result<(), Refusal> {
+impl Exchange for Verifier {
+    fn receive(&mut self, message: &[u8], context: &Context<'_>) -> Result<(), Failure> {
         let (key_id, proof) =
             message.split_first_chunk().ok_or(DecodeError::Invalid("a token's message without a key id"))?;
-        let bound = binding.over(key_id)?;
+        let binding = context.binding(key_id)?;
         let key = self.keys.by_id.get(key_id);
         let secret = key.map_or(&self.keys.dummy, |key| &key.secret);
-        let valid = secret.verify(CONNECTING_LABEL, &bound, proof);
-        self.accepted = key.filter(|_| valid).cloned();
+        let valid = secret.verify(CONNECTING_LABEL, &binding, proof);
+        match key {
+            Some(key) if valid => self.accepted = Some(key.clone()),
+            Some(_) => return Err(Failure::denied("the proof for a known token is wrong")),
+            None => return Err(Failure::denied("nobody has this token")),
+        }
         Ok(())
     }
 
-    fn turn(&mut self, _: &Binding<'_>) -> Result<Turn, Refusal> {
-        match &self.accepted {
-            Some(key) => Ok(Turn::Satisfied(key.identity.clone())),
-            None => Err(Refusal::new(Code::AUTH_REFUSED, "credentials were not accepted")),
-        }
+    fn turn(&mut self, _: &Context<'_>) -> Result<Turn, Failure> {
+        Ok(Turn::Satisfied(self.accepted()?.proven()))
     }
 
-    fn prove(&mut self, before_proof: &[u8], binding: &Binding<'_>) -> Result<Vec<u8>, Refusal> {
-        let key = self.accepted.as_ref().ok_or_else(|| Refusal::new(Code::INTERNAL, "no key was proven"))?;
-        Ok(key.secret.mac(LISTENING_LABEL, &binding.over(before_proof)?).as_ref().to_vec())
+    fn prove(&mut self, before_proof: &[u8], context: &Context<'_>) -> Result<Vec<u8>, Failure> {
+        Ok(self.accepted()?.secret.mac(LISTENING_LABEL, &context.binding(before_proof)?).as_ref().to_vec())
+    }
+}
+
+impl Verifier {
+    fn accepted(&self) -> Result<&TokenKey, Failure> {
+        self.accepted.as_ref().ok_or_else(|| Refusal::new(Code::INTERNAL, "no token was proven").into())
     }
 }

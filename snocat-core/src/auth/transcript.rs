@@ -1,14 +1,9 @@
-//! What both sides have said so far, as two running hashes, and the value that proofs are made over
+//! What both sides have said so far, as two running hashes, and the digest that proofs are made over
 //! (Protocol.md, "Transcript").
 
 use ring::digest::{Context, SHA256};
 
-use super::Exporter;
-use crate::code::{Code, Refusal};
 use crate::wire::Frame;
-
-/// 32 bytes that no other connection, and no other point of this exchange, has.
-pub(super) type Bound = [u8; 32];
 
 /// The authentication frames of both directions.
 #[derive(Clone)]
@@ -36,31 +31,13 @@ impl Transcript {
         frame
     }
 
-    /// The view that a method gets of it.
-    pub(super) fn binding<'a>(&'a self, exporter: Exporter<'a>) -> Binding<'a> {
-        Binding { transcript: self, exporter }
-    }
-}
-
-/// The transcript before the frame that is being made or checked, together with the connection's exporter.
-pub(super) struct Binding<'a> {
-    transcript: &'a Transcript,
-    exporter: Exporter<'a>,
-}
-
-impl Binding<'_> {
-    /// What a proof in that frame covers; `extra` is the payload before the proof.
-    pub(super) fn over(&self, extra: &[u8]) -> Result<Bound, Refusal> {
+    /// The digest of all frames so far, the place among several methods, and the payload before the proof.
+    pub(super) fn digest(&self, place: Option<u8>, before_proof: &[u8]) -> Option<[u8; 32]> {
         let mut context = Context::new(&SHA256);
-        context.update(self.transcript.connecting.clone().finish().as_ref());
-        context.update(self.transcript.listening.clone().finish().as_ref());
-        context.update(extra);
-        let digest = context.finish();
-        let context = digest.as_ref().first_chunk().ok_or_else(unavailable)?;
-        (self.exporter)(context).ok_or_else(unavailable)
+        context.update(self.connecting.clone().finish().as_ref());
+        context.update(self.listening.clone().finish().as_ref());
+        context.update(place.as_slice());
+        context.update(before_proof);
+        context.finish().as_ref().first_chunk().copied()
     }
-}
-
-fn unavailable() -> Refusal {
-    Refusal::new(Code::INTERNAL, "the connection exports no keying material")
 }

@@ -17,12 +17,12 @@
 //! use snocat_core::{Event, auth};
 //!
 //! let mut world = World::new(Instant::now(), 7);
-//! let accepts = auth::ListeningConfig { none: true, tokens: None };
+//! let accepts = auth::ListeningConfig::only(auth::NoProof);
 //! let server = world.add(plain::listening(1, accepts, &world.clock()));
 //! let client = world.add(plain::connecting(2));
 //! world.link(client, server, &LinkConfig::mobile());
 //!
-//! let offers = auth::ConnectingConfig { methods: vec![auth::Credential::None], name: None };
+//! let offers = auth::ConnectingConfig::only(auth::NoProof);
 //! world.connect(client, server, &plain::connect(offers), "server").unwrap().unwrap();
 //! let connected = world.run(Duration::from_secs(10), |world, host, tunnel, event| {
 //!     if let Event::AuthRequested { ticket, .. } = event {

@@ -4,14 +4,18 @@
 //! turn: after the offer on the connecting side, after the outcome on the listening side.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use bytes::Bytes;
 use quinn_proto::{Connection, Dir, ReadError, StreamEvent, WriteError};
+use rustls::pki_types::CertificateDer;
 
 use super::{BindingId, Event, Phase, Role, Ticket, Tunnel, TunnelError};
-use crate::auth::{self, Attributes, ConnectingStep, EXPORTER_LABEL, ListeningStep, TunnelName};
+use crate::auth::{
+    self, Answer, Attributes, ConnectingStep, EXPORTER_LABEL, Failure, ListeningStep, Question, Session,
+    TunnelName,
+};
 use crate::code::{Code, Refusal};
 use crate::limits::Limits;
 use crate::route::RouteAddress;
@@ -130,19 +134,43 @@ impl Tunnel {
             return self.close_with(Refusal::new(Code::PROTOCOL, "the peer allows no streams"));
         };
         self.adopt_stream_0(stream);
-        let offer = match &mut self.phase {
-            Phase::Authenticating(Role::Connecting { machine, .. }) => {
-                machine.start(&|context| export(&self.connection, context))
-            }
+        let step = match &mut self.phase {
+            Phase::Authenticating(Role::Connecting { machine, .. }) => machine.start(&Tls(&self.connection)),
             _ => return,
         };
-        match offer {
-            Ok(offer) => {
-                self.queue(offer);
-                self.release_held();
-            }
-            Err(refusal) => self.close_with(refusal),
+        self.connecting_step(step);
+        self.release_held();
+    }
+
+    /// Answers [`Event::AuthQuestion`].
+    ///
+    /// # Errors
+    /// [`TunnelError::StaleTicket`] if nothing waits for this answer.
+    pub fn answer_question(
+        &mut self,
+        now: Instant,
+        ticket: Ticket,
+        answer: Answer,
+    ) -> Result<(), TunnelError> {
+        if self.question != Some(ticket.0) {
+            return Err(TunnelError::StaleTicket);
         }
+        self.question = None;
+        self.touch(now);
+        let session = Tls(&self.connection);
+        match &mut self.phase {
+            Phase::Authenticating(Role::Connecting { machine, .. }) => {
+                let step = machine.answer(answer, &session);
+                self.connecting_step(step);
+            }
+            Phase::Authenticating(Role::Listening { machine, .. }) => {
+                let step = machine.answer(answer, &session);
+                self.listening_step(step);
+            }
+            _ => return Err(TunnelError::StaleTicket),
+        }
+        self.process();
+        Ok(())
     }
 
     /// The peer's first stream is stream 0.
@@ -155,7 +183,7 @@ impl Tunnel {
     pub(super) fn send_outcome(&mut self, name: TunnelName, attributes: Attributes) {
         let result = match &mut self.phase {
             Phase::Authenticating(Role::Listening { machine, .. }) => {
-                machine.accept(name, attributes, &|context| export(&self.connection, context))
+                machine.accept(name, attributes, &Tls(&self.connection))
             }
             _ => return,
         };
@@ -227,33 +255,62 @@ impl Tunnel {
     }
 
     fn authentication_frame(&mut self, frame: &Frame) {
-        let connection = &self.connection;
-        let exporter: auth::Exporter<'_> = &|context| export(connection, context);
+        let session = Tls(&self.connection);
         match &mut self.phase {
             Phase::Authenticating(Role::Connecting { machine, .. }) => {
-                match machine.handle(frame, exporter) {
-                    Ok(ConnectingStep::Send(bytes)) => self.queue(bytes),
-                    Ok(ConnectingStep::Done(outcome)) => self.now_established(outcome),
-                    Err(refusal) => self.close_with(refusal),
-                }
+                let step = machine.handle(frame, &session);
+                self.connecting_step(step);
             }
-            Phase::Authenticating(Role::Listening { machine, waiting, .. }) => {
-                match machine.handle(frame, exporter) {
-                    Ok(ListeningStep::Send(bytes)) => self.queue(bytes),
-                    Ok(ListeningStep::Decide { send, claim }) => {
-                        *waiting = Some(claim.clone());
-                        let ticket = Ticket(self.next_ticket);
-                        self.next_ticket += 1;
-                        self.queue(send);
-                        if !self.is_closed() {
-                            self.events.push_back(Event::AuthRequested { ticket, claim });
-                        }
-                    }
-                    Err(refusal) => self.close_with(refusal),
-                }
+            Phase::Authenticating(Role::Listening { machine, .. }) => {
+                let step = machine.handle(frame, &session);
+                self.listening_step(step);
             }
             _ => self.close_with(Refusal::new(Code::PROTOCOL, "authentication frame out of turn")),
         }
+    }
+
+    fn connecting_step(&mut self, step: Result<ConnectingStep, Failure>) {
+        match step {
+            Ok(ConnectingStep::Send(bytes)) => self.queue(bytes),
+            Ok(ConnectingStep::Ask { send, question }) => self.ask(send, question),
+            Ok(ConnectingStep::Done(outcome)) => self.now_established(outcome),
+            Err(failure) => self.authentication_failed(failure),
+        }
+    }
+
+    fn listening_step(&mut self, step: Result<ListeningStep, Failure>) {
+        match step {
+            Ok(ListeningStep::Send(bytes)) => self.queue(bytes),
+            Ok(ListeningStep::Ask { send, question }) => self.ask(send, question),
+            Ok(ListeningStep::Decide { send, claim }) => {
+                self.queue(send);
+                if self.is_closed() {
+                    return;
+                }
+                let ticket = self.ticket();
+                if let Phase::Authenticating(Role::Listening { waiting, .. }) = &mut self.phase {
+                    *waiting = Some(ticket.0);
+                }
+                self.events.push_back(Event::AuthRequested { ticket, claim });
+            }
+            Err(failure) => self.authentication_failed(failure),
+        }
+    }
+
+    fn ask(&mut self, send: Vec<u8>, question: Question) {
+        self.queue(send);
+        if !self.is_closed() {
+            let ticket = self.ticket();
+            self.question = Some(ticket.0);
+            self.events.push_back(Event::AuthQuestion { ticket, question });
+        }
+    }
+
+    fn authentication_failed(&mut self, failure: Failure) {
+        if let Failure::Denied(reason) = &failure {
+            tracing::info!(tunnel = %self.id, %reason, "credentials were not accepted");
+        }
+        self.close_with(failure.refusal());
     }
 
     fn now_established(&mut self, outcome: auth::Outcome) {
@@ -343,9 +400,26 @@ impl Tunnel {
     }
 }
 
-/// Keying material of this connection alone, for this context.
-fn export(connection: &Connection, context: &[u8; 32]) -> Option<[u8; 32]> {
-    let mut material = [0; 32];
-    connection.crypto_session().export_keying_material(&mut material, EXPORTER_LABEL, context).ok()?;
-    Some(material)
+/// The TLS session of a connection, as a method sees it.
+struct Tls<'a>(&'a Connection);
+
+impl Session for Tls<'_> {
+    fn export(&self, context: &[u8; 32]) -> Option<[u8; 32]> {
+        let mut material = [0; 32];
+        self.0.crypto_session().export_keying_material(&mut material, EXPORTER_LABEL, context).ok()?;
+        Some(material)
+    }
+
+    fn certificates(&self) -> Vec<CertificateDer<'static>> {
+        let shown = self.0.crypto_session().peer_identity();
+        shown.and_then(|shown| shown.downcast().ok()).map_or_else(Vec::new, |certificates| *certificates)
+    }
+
+    fn remote(&self) -> SocketAddr {
+        self.0.remote_address()
+    }
+
+    fn local(&self) -> Option<IpAddr> {
+        self.0.local_ip()
+    }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 
-use crate::auth::{Claim, Outcome};
+use crate::auth::{Claim, Outcome, Question};
 use crate::code::{Code, Refusal};
 use crate::open::Header;
 use crate::route::RouteAddress;
@@ -28,7 +28,7 @@ impl fmt::Display for BindingId {
     }
 }
 
-/// The right to decide once over an authentication. A second use is caught.
+/// The right to answer once in an authentication. A second use is caught.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Ticket(pub(super) u64);
 
@@ -47,6 +47,16 @@ pub enum Event {
         ticket: Ticket,
         /// Who the peer is, and what it wants its tunnel to be called.
         claim: Claim,
+    },
+    /// A method of the authentication asks what it cannot know by itself
+    /// ([`External`](crate::auth::External)). Answer with
+    /// [`Tunnel::answer_question`](crate::Tunnel::answer_question), now or later: the deadline of the authentication
+    /// runs on.
+    AuthQuestion {
+        /// Goes with the answer.
+        ticket: Ticket,
+        /// What is asked.
+        question: Question,
     },
     /// Authentication is over and was successful: from here on both sides are equal.
     Authenticated(Outcome),

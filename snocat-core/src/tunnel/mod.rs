@@ -24,7 +24,7 @@ use streams::Stream;
 pub use streams::{OpenError, ReadError, ReadStatus, WriteError};
 use window::Window;
 
-use crate::auth::{self, Attributes, Claim, TunnelName};
+use crate::auth::{self, Attributes, TunnelName};
 use crate::code::{Code, Refusal};
 use crate::endpoint::{
     ConnectConfig, EndpointEvent, EndpointEventKind, Quic, TunnelEvent, TunnelId, let_the_end_pass,
@@ -68,7 +68,7 @@ enum Phase {
 #[derive(Debug)]
 enum Role {
     Connecting { machine: Box<auth::Connecting>, hold: bool },
-    Listening { machine: Box<auth::Listening>, waiting: Option<Claim>, decided: bool },
+    Listening { machine: Box<auth::Listening>, waiting: Option<u64> },
 }
 
 /// What is due at a time.
@@ -110,6 +110,8 @@ pub struct Tunnel {
     /// Something was done since `poll_transmit` last said that it has nothing.
     transmit_due: bool,
     next_ticket: u64,
+    /// The question of the authentication that waits for an answer.
+    question: Option<u64>,
     probing: bool,
     /// The endpoint has been told to forget this tunnel.
     forgotten: bool,
@@ -129,7 +131,7 @@ impl Tunnel {
     pub(crate) fn listening(id: TunnelId, connection: Connection, quic: &Quic, now: Instant) -> Self {
         let config = quic.authentication.clone().unwrap_or_default();
         let machine = Box::new(auth::Listening::new(&config));
-        let role = Role::Listening { machine, waiting: None, decided: false };
+        let role = Role::Listening { machine, waiting: None };
         let mut tunnel = Self::new(id, connection, role, quic, now);
         // What is read before the outcome is not given back: the credit that was announced is all there is.
         tunnel.set_window(0);
@@ -169,6 +171,7 @@ impl Tunnel {
             endpoint_events: VecDeque::new(),
             transmit_due: true,
             next_ticket: 0,
+            question: None,
             probing: false,
             forgotten: false,
             limits,
@@ -288,7 +291,8 @@ impl Tunnel {
         Ok(())
     }
 
-    /// Turns the peer away that [`Event::AuthRequested`] told of. The tunnel ends, and the peer learns why.
+    /// Turns the peer away that [`Event::AuthRequested`] told of. The tunnel ends, and the peer learns why: it has
+    /// proven its claim, so the truth is no help to a stranger.
     ///
     /// # Errors
     /// [`TunnelError::StaleTicket`] if nothing waits for this decision.
@@ -440,15 +444,18 @@ impl Tunnel {
 
     fn decide(&mut self, now: Instant, ticket: &Ticket) -> Result<(), TunnelError> {
         match &mut self.phase {
-            Phase::Authenticating(Role::Listening { waiting: Some(_), decided, .. })
-                if !*decided && ticket.0 + 1 == self.next_ticket =>
-            {
-                *decided = true;
+            Phase::Authenticating(Role::Listening { waiting, .. }) if *waiting == Some(ticket.0) => {
+                *waiting = None;
                 self.touch(now);
                 Ok(())
             }
             _ => Err(TunnelError::StaleTicket),
         }
+    }
+
+    fn ticket(&mut self) -> Ticket {
+        self.next_ticket += 1;
+        Ticket(self.next_ticket)
     }
 
     /// From here on both sides are equal, and full limits hold.

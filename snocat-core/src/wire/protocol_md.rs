@@ -9,7 +9,7 @@ use ring::digest::{SHA256, digest};
 use super::{Bind, Bound, Control, Frame, FrameDecoder, Reader, put_varint};
 use crate::auth::{
     Attributes, Connecting, ConnectingConfig, ConnectingStep, Credential, Listening, ListeningConfig,
-    ListeningStep, TokenKey, TokenKeys, TokenSecret,
+    ListeningStep, NoProof, TokenKey, TokenKeys, TokenSecret,
 };
 use crate::code::{Code, Refusal};
 use crate::open::{Answer, AnswerDecoder, Header, HeaderDecoder};
@@ -51,17 +51,20 @@ fn frames(bytes: &[u8]) -> Vec<Frame> {
 
 /// Runs one exchange to its end; gives the four or five frames in their order, and the exporter after the
 /// connecting side's last proof and at its end.
-fn exchange(methods: Vec<Credential>, none: bool) -> (Vec<Vec<u8>>, Exporter, Exporter) {
+fn exchange(methods: Vec<Arc<dyn Credential>>, none: bool) -> (Vec<Vec<u8>>, Exporter, Exporter) {
     let secret = TokenSecret::new((0..32).collect::<Vec<u8>>()).unwrap();
-    let key = TokenKey { identity: None, secret };
-    let tokens = Some(Arc::new(TokenKeys::new(vec![key])));
+    let mut accepted = ListeningConfig::only(TokenKeys::new(vec![TokenKey::nameless(secret)]));
+    if none {
+        accepted.methods.push(Arc::new(NoProof));
+    }
     let config = ConnectingConfig { methods, name: Some("home".parse().unwrap()) };
     let mut connecting = Connecting::new(&config);
-    let mut listening = Listening::new(&ListeningConfig { none, tokens });
+    let mut listening = Listening::new(&accepted);
     let (here, there) = (Exporter(RefCell::default()), Exporter(RefCell::default()));
-    let (export, check) = (|context: &_| here.export(context), |context: &_| there.export(context));
+    let (export, check) =
+        (|context: &[u8; 32]| here.export(context), |context: &[u8; 32]| there.export(context));
 
-    let mut flight = connecting.start(&export).unwrap();
+    let ConnectingStep::Send(mut flight) = connecting.start(&export).unwrap() else { panic!() };
     let mut sent = Vec::new();
     let selection = loop {
         let mut answer = None;
@@ -79,7 +82,7 @@ fn exchange(methods: Vec<Credential>, none: bool) -> (Vec<Vec<u8>>, Exporter, Ex
                 sent.push(send);
                 flight = next;
             }
-            None => panic!(),
+            _ => panic!(),
         }
     };
     let proof = Exporter((*here.0.borrow()).into());
@@ -96,8 +99,12 @@ fn exchange(methods: Vec<Credential>, none: bool) -> (Vec<Vec<u8>>, Exporter, Ex
     (sent, proof, there)
 }
 
-fn token() -> Credential {
-    Credential::Token(TokenSecret::new((0..32).collect::<Vec<u8>>()).unwrap())
+fn token() -> Arc<dyn Credential> {
+    Arc::new(TokenSecret::new((0..32).collect::<Vec<u8>>()).unwrap())
+}
+
+fn none() -> Arc<dyn Credential> {
+    Arc::new(NoProof)
 }
 
 fn header(visitor: Option<&str>) -> Header {
@@ -142,14 +149,14 @@ fn made() -> BTreeMap<&'static str, Vec<u8>> {
     blocks.insert("token-outcome-context", outcome_context.into());
     blocks.insert("token-outcome-binding", outcome_binding.into());
 
-    let (sent, proof, _) = exchange(vec![Credential::None, token()], true);
+    let (sent, proof, _) = exchange(vec![none(), token()], true);
     let names = ["second-offer", "second-early-proof", "second-select", "second-proof", "second-outcome"];
     for (name, bytes) in names.into_iter().zip(sent) {
         blocks.insert(name, bytes);
     }
     blocks.insert("second-proof-context", proof.0.borrow().0.into());
 
-    let (sent, ..) = exchange(vec![Credential::None], true);
+    let (sent, ..) = exchange(vec![none()], true);
     blocks.insert("none", sent.concat());
 
     for (name, control) in controls() {

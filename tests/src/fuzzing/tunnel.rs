@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use snocat_core::auth::{ConnectingConfig, Credential, ListeningConfig};
+use snocat_core::auth::{ConnectingConfig, ListeningConfig, NoProof};
 use snocat_core::open::Header;
 use snocat_core::quic::{ClientCrypto, ServerCrypto};
 use snocat_core::route::RouteAddress;
@@ -103,7 +103,7 @@ impl Pair {
         static BASE: OnceLock<Instant> = OnceLock::new();
         let base = *BASE.get_or_init(Instant::now);
         let sealed = flags & flag::UNSEALED == 0;
-        let mut server = plain::listening(1, ListeningConfig { none: true, tokens: None }, &Clock::default());
+        let mut server = plain::listening(1, ListeningConfig::only(NoProof), &Clock::default());
         server.limits = limits();
         if flags & flag::RETRY != 0 {
             (server.limits.retry_from, server.limits.retry_from_per_source) = (0, 0);
@@ -135,7 +135,7 @@ impl Pair {
         ];
         let mut pair = Self { sides, base, now: base, sealed };
         if flags & flag::ALONE == 0 {
-            let authentication = ConnectingConfig { methods: vec![Credential::None], name: None };
+            let authentication = ConnectingConfig::only(NoProof);
             let hold = flags & flag::HOLD != 0;
             let config = ConnectConfig { crypto: client_crypto, authentication, hold };
             let to = pair.sides[SERVER].address;

@@ -1,6 +1,8 @@
 //! What operations do.
 
-use snocat_core::auth::{ConnectingConfig, Credential as Proof, TokenSecret};
+use std::sync::Arc;
+
+use snocat_core::auth::{ConnectingConfig, Credential as Proof, NoProof, TokenSecret};
 use snocat_core::route::RouteAddress;
 use snocat_core::{Code, ConnectConfig, Refusal, Tunnel, TunnelError};
 
@@ -151,15 +153,16 @@ impl Run<'_> {
     // ---- tunnels
 
     pub(super) fn connect(&mut self, client: usize, credential: Credential, bindings: u8) -> Check {
-        let token = Proof::Token(secret(client));
+        let token: Arc<dyn Proof> = Arc::new(secret(client));
+        let none: Arc<dyn Proof> = Arc::new(NoProof);
         let (methods, method) = match credential {
             Credential::Right => (vec![token], Method::Token),
             Credential::Wrong => {
                 let stranger = TokenSecret::new(vec![0xee; 32]).map_err(|error| error.to_string())?;
-                (vec![Proof::Token(stranger)], Method::Refused)
+                (vec![Arc::new(stranger) as _], Method::Refused)
             }
-            Credential::Nothing => (vec![Proof::None], Method::None),
-            Credential::NothingFirst => (vec![Proof::None, token], Method::Token),
+            Credential::Nothing => (vec![none], Method::None),
+            Credential::NothingFirst => (vec![none, token], Method::Token),
         };
         let index = self.model.tunnels.len();
         let name = format!("t{index}").parse().ok();

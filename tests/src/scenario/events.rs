@@ -100,7 +100,10 @@ impl Run<'_> {
             Method::None => ("none", None),
             Method::Refused => return Err(format!("a wrong credential was taken: {claim:?}")),
         };
-        hold!((claim.method.as_str(), claim.identity.clone()) == expected, "{claim:?} of tunnel {index}");
+        hold!(
+            (claim.method.as_str(), claim.proven.identity.clone()) == expected,
+            "{claim:?} of tunnel {index}"
+        );
         let party = tunnel.party_mut(Side::Server);
         hold!(matches!(party.phase, Phase::Absent), "tunnel {index} asks twice");
         party.key = Some(key);
@@ -123,8 +126,11 @@ impl Run<'_> {
             name: admitted_name(index).parse().map_err(|_| "a name that is none")?,
             attributes: [("index".to_owned(), index.to_string())].into(),
             method: method.to_owned(),
-            identity: identity.filter(|_| side == Side::Server),
+            proven: outcome.proven.clone(),
         };
+        hold!(outcome.proven.is_some() == (side == Side::Server), "{outcome:?} for {side:?}");
+        let identity = identity.filter(|_| side == Side::Server);
+        hold!(outcome.identity() == identity.as_deref(), "{outcome:?} is not of {identity:?}");
         hold!(*outcome == expected, "the outcome of tunnel {index} is {outcome:?} for {side:?}");
         let party = tunnel.party_mut(side);
         hold!(matches!(party.phase, Phase::Stranger | Phase::Claimed(None, _)), "tunnel {index} is up twice");

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use snocat_core::auth::{ListeningConfig, TokenKey, TokenKeys, TokenSecret};
+use snocat_core::auth::{ListeningConfig, NoProof, TokenKey, TokenKeys, TokenSecret};
 use snocat_core::sim::{Chance, Host, LinkConfig, Loss, Rng, Step, Trace, World, plain};
 use snocat_core::{EndpointConfig, Event, Limits, TunnelId};
 
@@ -152,10 +152,11 @@ impl<'a> Run<'a> {
         let reset_key = plain::connecting(host.index() as u64).reset_key;
         let seed = self.rng.draw();
         let config = if host == self.server {
-            let keys = (0..self.clients.len())
-                .map(|client| TokenKey { identity: Some(format!("c{client}")), secret: secret(client) });
-            let accepts =
-                ListeningConfig { none: true, tokens: Some(Arc::new(TokenKeys::new(keys.collect()))) };
+            let keys =
+                (0..self.clients.len()).map(|client| TokenKey::of(&format!("c{client}"), secret(client)));
+            let accepts = ListeningConfig {
+                methods: vec![Arc::new(TokenKeys::new(keys.collect())), Arc::new(NoProof)],
+            };
             let mut config = plain::listening(seed, accepts, &self.world.clock());
             if let Some(listen) = &mut config.listen {
                 listen.crypto = self.crypto.server(self.config.long_chain);

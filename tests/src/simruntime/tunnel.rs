@@ -5,9 +5,7 @@ use std::sync::Arc;
 
 use snocat_driver::core::Code;
 use snocat_driver::core::Limits;
-use snocat_driver::core::auth::{
-    ConnectingConfig, Credential, ListeningConfig, TokenKey, TokenKeys, TokenSecret,
-};
+use snocat_driver::core::auth::{ConnectingConfig, ListeningConfig, TokenKey, TokenKeys, TokenSecret};
 use snocat_driver::core::route::{Policy, RouteAddress};
 use snocat_driver::rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use snocat_driver::{
@@ -45,9 +43,9 @@ fn secret() -> TokenSecret {
 /// Starts a server that forwards ports, until it is closed.
 pub fn start_server(sim: &Simulation, limits: &Limits) -> Arc<TunnelServer<SimRuntime>> {
     let (certificate, key) = identity();
-    let tokens = Arc::new(TokenKeys::new(vec![TokenKey { identity: None, secret: secret() }]));
+    let tokens = TokenKeys::new(vec![TokenKey::nameless(secret())]);
     let tls = ServerTls::new(vec![certificate], key, None).unwrap();
-    let mut config = ServerConfig::new(tls, ListeningConfig { none: false, tokens: Some(tokens) });
+    let mut config = ServerConfig::new(tls, ListeningConfig::only(tokens));
     config.limits = limits.clone();
     let runtime = sim.host(SERVER);
     let server = TunnelServer::bind(runtime.clone(), SocketAddr::from((SERVER, PORT)), &config).unwrap();
@@ -76,9 +74,8 @@ pub async fn connect_client(
     limits: &Limits,
 ) -> Result<(Tunnel<SimRuntime>, Option<SocketAddr>), ConnectError> {
     let trust = Trust::Authorities(vec![identity().0]);
-    let methods = vec![Credential::Token(secret())];
     let tls = ClientTls::new(trust, None).unwrap();
-    let mut config = ClientConfig::new(tls, ConnectingConfig { methods, name: None });
+    let mut config = ClientConfig::new(tls, ConnectingConfig::only(secret()));
     config.limits = limits.clone();
     let address = target.map(|target| RouteAddress::tcp(&target.ip().to_string(), target.port()).unwrap());
     config.bindings.extend(address.clone().map(|address| Binding { port: 0, address }));
