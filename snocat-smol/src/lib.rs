@@ -18,8 +18,9 @@ pub use net::{TcpListener, TcpStream, UdpSocket};
 pub use runtime::{Smol, Timer};
 pub use snocat_driver as driver;
 pub use snocat_driver::{
-    BindError, Binding, Bound, CertificateProblem, ClientConfig, ClientTls, ConnectError, Destination,
-    OpenError, ServerConfig, ServerTls, StreamError, TcpRouter, TlsError, Trust, connect, core, serve,
+    AuthenticationChannel, AuthenticationClient, AuthenticationHandler, BindError, Binding, Bound,
+    CertificateProblem, ClientConfig, ClientTls, ConnectError, Denied, Destination, OpenError, ServerConfig,
+    ServerTls, StreamError, TcpRouter, TlsError, Trust, connect, core, serve,
 };
 pub use stream::Stream;
 

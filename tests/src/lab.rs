@@ -19,6 +19,7 @@ use snocat_driver::{
 };
 use snocat_smol::Smol;
 use snocat_tokio::Tokio;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
 /// How long anything in a test may take before it has failed.
@@ -154,14 +155,19 @@ impl Lab {
 
     /// Starts a server.
     pub fn server(&self, options: &Options) -> Server {
-        let config = self.server_config(options);
+        self.server_from(self.server_config(options), options)
+    }
+
+    /// Starts a server that is made from this.
+    pub fn server_from(&self, config: ServerConfig, options: &Options) -> Server {
         let (ready, address) = channel();
         let (events, received) = channel();
+        let (accept, accepted) = unbounded_channel();
         let (stop, stopped) = oneshot::channel();
-        let main = ServerMain { config, ports: options.ports.clone(), ready, events, stopped };
+        let main = ServerMain { config, ports: options.ports.clone(), ready, events, accepted, stopped };
         let thread = run(self.pairing.server, main);
         let quic = address.recv_timeout(PATIENCE).unwrap();
-        Server { quic, events: received, stop: Some(stop), thread: Some(thread) }
+        Server { quic, events: received, accept, stop: Some(stop), thread: Some(thread) }
     }
 
     /// What a client of this lab is made from.
@@ -206,7 +212,20 @@ impl Lab {
         target: SocketAddr,
         options: &Options,
     ) -> Result<Client, Failure> {
-        let mut config = self.client_config(options);
+        self.client_from(self.client_config(options), quic, target, options)
+    }
+
+    /// The same, made from this.
+    ///
+    /// # Errors
+    /// Whatever kept it from getting the port.
+    pub fn client_from(
+        &self,
+        mut config: ClientConfig,
+        quic: SocketAddr,
+        target: SocketAddr,
+        options: &Options,
+    ) -> Result<Client, Failure> {
         let address = RouteAddress::tcp(&target.ip().to_string(), target.port()).unwrap();
         config.bindings.push(Binding { port: options.port, address });
         let to = Self::destination(quic, options);
@@ -263,6 +282,7 @@ pub struct Server {
     /// Where its clients connect to.
     pub quic: SocketAddr,
     events: Receiver<Said>,
+    accept: UnboundedSender<ListeningConfig>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -290,6 +310,11 @@ impl Server {
     /// The next thing it says.
     pub fn next(&self) -> Said {
         self.events.recv_timeout(PATIENCE).unwrap()
+    }
+
+    /// Has it accept by these methods from here on.
+    pub fn accept_by(&self, methods: ListeningConfig) {
+        self.accept.send(methods).unwrap();
     }
 
     /// Stops it as the command would, and waits until it is gone.
@@ -353,11 +378,12 @@ struct ServerMain {
     ports: RangeInclusive<u16>,
     ready: Sender<SocketAddr>,
     events: Sender<Said>,
+    accepted: UnboundedReceiver<ListeningConfig>,
     stopped: oneshot::Receiver<()>,
 }
 
 impl Main for ServerMain {
-    async fn run<R: snocat_driver::Runtime>(self, runtime: R) {
+    async fn run<R: snocat_driver::Runtime>(mut self, runtime: R) {
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let server = TunnelServer::bind(runtime.clone(), any, &self.config).unwrap();
         self.ready.send(server.local_addr()).unwrap();
@@ -387,6 +413,13 @@ impl Main for ServerMain {
                 let _the_test_may_be_over = self.events.send(said);
             }
         };
+        let accepting = async {
+            while let Some(methods) = self.accepted.recv().await {
+                server.set_authentication(methods);
+            }
+            std::future::pending::<()>().await;
+        };
+        let serving = futures_lite::future::or(serving, accepting);
         futures_lite::future::or(serving, async { drop(self.stopped.await) }).await;
         server.close(Code::STOPPING, "server stopped").await;
     }

@@ -14,7 +14,6 @@ pairings!(
     an_untrusted_certificate_ends_the_attempt,
     a_certificate_for_another_name_ends_the_attempt,
     a_name_that_is_no_name_ends_the_attempt,
-    a_name_is_held_by_one_living_tunnel,
     tunnels_without_a_name_are_given_one_each,
     silence_is_no_answer,
     those_who_are_turned_away_leave_nothing_behind,
@@ -83,21 +82,6 @@ fn a_name_that_is_no_name_ends_the_attempt(pairing: Pairing) {
     let server = lab.server(&Options::default());
     let failure = refused(&lab, &server, &Options { server_name: "not a name", ..Options::default() });
     assert!(matches!(failure, Failure::Connect(ConnectError::Destination(_))), "{failure:?}");
-}
-
-fn a_name_is_held_by_one_living_tunnel(pairing: Pairing) {
-    let lab = Lab::new(pairing);
-    let server = lab.server(&Options::default());
-    let options = Options { name: Some("home"), ..Options::default() };
-    let target = Target::new();
-    let holder = lab.client(&server, target.address, &options).unwrap();
-    assert_eq!(server.next_up_or_down(), Said::Up("home".to_owned()));
-    let (code, text) = told(refused(&lab, &server, &options));
-    assert_eq!((code, text.contains("home")), (Code::NAME_TAKEN, true), "{text}");
-    holder.stop();
-    assert_eq!(server.next_up_or_down(), Said::Down("home".to_owned(), Code::STOPPING));
-    let _next = lab.client(&server, target.address, &options).unwrap();
-    assert_eq!(server.next_up_or_down(), Said::Up("home".to_owned()));
 }
 
 fn tunnels_without_a_name_are_given_one_each(pairing: Pairing) {

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
-use snocat_core::auth::{Claim, Outcome};
+use snocat_core::auth::{Claim, Outcome, Question};
 use snocat_core::open::Header;
 use snocat_core::quic::Transmit;
 use snocat_core::route::RouteAddress;
@@ -22,6 +22,7 @@ use snocat_core::{
     TunnelId,
 };
 
+use crate::authentication::{self, Methods, Running};
 use crate::driver::Driver;
 use crate::runtime::{Runtime, Timer};
 use crate::server::Acceptor;
@@ -43,6 +44,7 @@ pub(crate) struct Cell<R: Runtime> {
     id: TunnelId,
     driver: Arc<Driver<R>>,
     acceptor: Option<Arc<Acceptor<R>>>,
+    methods: Methods,
     state: Mutex<State>,
 }
 
@@ -62,6 +64,8 @@ pub(crate) struct State {
     /// A host has said that nothing listens at the peer's address.
     pub(crate) unreachable: bool,
 
+    /// Methods of the application that the authentication runs.
+    pub(crate) running: Running,
     pub(crate) outcome: Option<Outcome>,
     pub(crate) closed: Option<CloseReason>,
     pub(crate) streams: BTreeMap<StreamId, Slot>,
@@ -95,8 +99,9 @@ pub(crate) struct Slot {
     pub(crate) gone: Option<Code>,
 }
 
-/// What the server is told, in this order.
-pub(crate) enum News {
+/// What others are told, in this order.
+enum News {
+    Question(Ticket, Question),
     Claim(Ticket, Claim),
     Up(Outcome),
     Down(CloseReason),
@@ -107,6 +112,7 @@ impl<R: Runtime> Cell<R> {
         driver: Arc<Driver<R>>,
         tunnel: Tunnel,
         acceptor: Option<Arc<Acceptor<R>>>,
+        methods: Methods,
         start: Start,
     ) -> Arc<Self> {
         let now = driver.runtime.now();
@@ -119,6 +125,7 @@ impl<R: Runtime> Cell<R> {
             buffer: Vec::new(),
             drained: false,
             unreachable: false,
+            running: Running::default(),
             outcome: None,
             closed: None,
             streams: BTreeMap::new(),
@@ -135,7 +142,7 @@ impl<R: Runtime> Cell<R> {
             tunnel,
         };
         let id = state.tunnel.id();
-        Arc::new(Self { id, driver, acceptor, state: Mutex::new(state) })
+        Arc::new(Self { id, driver, acceptor, methods, state: Mutex::new(state) })
     }
 
     pub(crate) fn id(&self) -> TunnelId {
@@ -241,12 +248,14 @@ impl<R: Runtime> Cell<R> {
     }
 
     fn tell(self: &Arc<Self>, news: News) {
-        let Some(acceptor) = &self.acceptor else { return };
-        match news {
-            News::Claim(ticket, claim) => match acceptor.decide(self, &claim) {
+        match (news, &self.acceptor) {
+            (News::Question(ticket, question), _) => {
+                authentication::ask(self, &self.methods, ticket, question);
+            }
+            (News::Claim(ticket, claim), Some(acceptor)) => match acceptor.decide(self, &claim) {
                 Ok(name) => {
-                    let admitted =
-                        self.with(|state| state.tunnel.admit(state.now, ticket, name, Default::default()));
+                    let attributes = claim.proven.attributes;
+                    let admitted = self.with(|state| state.tunnel.admit(state.now, ticket, name, attributes));
                     if admitted.is_err() {
                         // The tunnel has ended meanwhile: nobody else gives the name back.
                         acceptor.forget(self);
@@ -256,8 +265,10 @@ impl<R: Runtime> Cell<R> {
                     let _it_may_be_late = state.tunnel.refuse_peer(state.now, ticket, refusal);
                 }),
             },
-            News::Up(outcome) => acceptor.up(self, &outcome),
-            News::Down(reason) => acceptor.down(self, reason),
+            (News::Up(outcome), Some(acceptor)) => acceptor.up(self, &outcome),
+            (News::Down(reason), Some(acceptor)) => acceptor.down(self, reason),
+            // A client's application looks for itself.
+            (_, None) => {}
         }
     }
 }
@@ -353,7 +364,9 @@ impl State {
                 Start::AtOnce | Start::Racing(_) => self.tunnel.authenticate(self.now),
             },
             Event::AuthRequested { ticket, claim } => self.news.push_back(News::Claim(ticket, claim)),
+            Event::AuthQuestion { ticket, question } => self.news.push_back(News::Question(ticket, question)),
             Event::Authenticated(outcome) => {
+                self.running.close(&mut self.woken);
                 self.outcome = Some(outcome.clone());
                 self.news.push_back(News::Up(outcome));
                 self.waiters.release(&mut self.woken);
@@ -410,6 +423,7 @@ impl State {
 
     fn ended(&mut self, reason: CloseReason) {
         self.closed = Some(reason.clone());
+        self.running.close(&mut self.woken);
         self.news.push_back(News::Down(reason));
         self.offers.clear();
         self.binding_requests.clear();

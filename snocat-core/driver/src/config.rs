@@ -1,9 +1,12 @@
 //! What a server and a client are made from.
 
 use snocat_core::Limits;
-use snocat_core::auth::{ConnectingConfig, ListeningConfig};
+use std::sync::Arc;
+
+use snocat_core::auth::{ConnectingConfig, External, ListeningConfig};
 use snocat_core::route::RouteAddress;
 
+use crate::authentication::{AuthenticationClient, AuthenticationHandler, Handled, Methods};
 use crate::tls::{ClientTls, ServerTls};
 
 /// How a [`TunnelServer`](crate::TunnelServer) behaves.
@@ -16,12 +19,25 @@ pub struct ServerConfig {
     pub authentication: ListeningConfig,
     /// The limits of each tunnel, and of all strangers together.
     pub limits: Limits,
+    pub(crate) methods: Methods,
 }
 
 impl ServerConfig {
     /// With the default limits.
     pub fn new(tls: ServerTls, authentication: ListeningConfig) -> Self {
-        Self { tls, authentication, limits: Limits::default() }
+        Self { tls, authentication, limits: Limits::default(), methods: Methods::default() }
+    }
+
+    /// Accepts by a method of the application's own, too: the one that is preferred least of those in
+    /// `authentication` so far. Its name should hold a dot or a slash, so that it stays apart from those of the
+    /// protocol.
+    #[must_use]
+    pub fn handle(mut self, method: &str, handler: impl AuthenticationHandler) -> Self {
+        let handler = Arc::new(handler);
+        self.methods.insert_handler(method, handler.clone());
+        let external = Arc::new(External::new(method));
+        self.authentication.methods.push(Arc::new(Handled { external, handler }));
+        self
     }
 }
 
@@ -37,12 +53,28 @@ pub struct ClientConfig {
     pub bindings: Vec<Binding>,
     /// The limits of the tunnel.
     pub limits: Limits,
+    pub(crate) methods: Methods,
 }
 
 impl ClientConfig {
     /// Without bindings, with the default limits.
     pub fn new(tls: ClientTls, authentication: ConnectingConfig) -> Self {
-        Self { tls, authentication, bindings: Vec::new(), limits: Limits::default() }
+        Self {
+            tls,
+            authentication,
+            bindings: Vec::new(),
+            limits: Limits::default(),
+            methods: Methods::default(),
+        }
+    }
+
+    /// Offers a method of the application's own, too: the one that is preferred least of those in `authentication` so
+    /// far.
+    #[must_use]
+    pub fn offer(mut self, method: &str, client: impl AuthenticationClient) -> Self {
+        self.methods.insert_client(method, client);
+        self.authentication.methods.push(Arc::new(External::new(method)));
+        self
     }
 }
 

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime};
 
+use snocat_core::auth::ListeningConfig;
 use snocat_core::quic::TimeSource;
 use snocat_core::{
     ConnectConfig, ConnectError, Datagram, Endpoint, EndpointConfig, EndpointEvent, Limits, ListenConfig,
@@ -134,7 +135,7 @@ impl<R: Runtime> Driver<R> {
         };
         let mut state = lock(&self.state);
         let (id, tunnel) = state.endpoint.connect(self.runtime.now(), &connect, remote, server_name)?;
-        let cell = Cell::new(self.clone(), tunnel, None, start);
+        let cell = Cell::new(self.clone(), tunnel, None, config.methods.clone(), start);
         state.insert(id, cell.clone());
         drop(state);
         Ok(cell)
@@ -146,6 +147,11 @@ impl<R: Runtime> Driver<R> {
             cell.close(refusal.clone());
         }
         self.socket.wake_receiver();
+    }
+
+    /// Authenticates new connections by these methods.
+    pub(crate) fn set_authentication(&self, authentication: ListeningConfig) {
+        lock(&self.state).endpoint.set_authentication(authentication);
     }
 
     /// Takes no new connections from here on. Returns the tunnels there are.
@@ -260,7 +266,10 @@ impl<R: Runtime> Driver<R> {
             while accepted.len() < ACCEPTS
                 && let Some((id, tunnel)) = state.endpoint.poll_accept(now)
             {
-                let cell = Cell::new(self.clone(), tunnel, self.acceptor.clone(), Start::AtOnce);
+                let methods = self.acceptor.as_ref().map(|acceptor| acceptor.methods.clone());
+                let acceptor = self.acceptor.clone();
+                let cell =
+                    Cell::new(self.clone(), tunnel, acceptor, methods.unwrap_or_default(), Start::AtOnce);
                 state.insert(id, cell.clone());
                 accepted.push(cell);
             }

@@ -1,11 +1,13 @@
 //! TCP ports of this side, forwarded through tunnels: what a server does for its clients.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex};
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use snocat_core::open::Header;
@@ -14,7 +16,7 @@ use snocat_core::{Code, Refusal};
 
 use crate::copy::{copy, prepare};
 use crate::runtime::{Runtime, TcpListener};
-use crate::sync::lock;
+use crate::sync::{Waiters, lock};
 use crate::tunnel::Tunnel;
 
 /// Pause after the descriptors have run out.
@@ -31,25 +33,28 @@ pub struct Bound {
     pub target: RouteAddress,
 }
 
-/// Binds ports of a range for tunnels that ask, and forwards what connects to them.
+/// Binds ports of a range for tunnels that ask, as far as their credentials allow, and forwards what connects to them.
 #[derive(Debug)]
 pub struct PortForwarder<R: Runtime> {
     runtime: R,
     ip: IpAddr,
     ports: RangeInclusive<u16>,
-    taken: Arc<Mutex<BTreeSet<u16>>>,
+    leases: Arc<Mutex<Leases<R>>>,
 }
 
 impl<R: Runtime> PortForwarder<R> {
     /// Forwards ports of this range, both ends included, on this address.
     pub fn new(runtime: R, ip: IpAddr, ports: RangeInclusive<u16>) -> Self {
-        Self { runtime, ip, ports, taken: Arc::default() }
+        let leases = Leases { holders: BTreeMap::new(), waiters: Waiters::default() };
+        Self { runtime, ip, ports, leases: Arc::new(Mutex::new(leases)) }
     }
 
     /// Serves what the tunnel asks for, until it ends; its ports are free again then.
     pub async fn serve(&self, tunnel: Tunnel<R>, mut on_bound: impl FnMut(&Bound) + Send) {
         while let Some(request) = tunnel.binding_request().await {
-            match self.bind(request.port()) {
+            // Whoever takes its own tunnel's name over, gets its port, too.
+            self.settled().await;
+            match self.bind(request.port(), &tunnel) {
                 Ok((listener, address, lease)) => {
                     let target = request.address().clone();
                     request.answer(Ok(vec![address]));
@@ -73,29 +78,59 @@ impl<R: Runtime> PortForwarder<R> {
         }
     }
 
+    /// Waits until no tunnel that has ended still has a port.
+    async fn settled(&self) {
+        poll_fn(|context| {
+            let mut leases = lock(&self.leases);
+            if leases.holders.values().any(Tunnel::is_closed) {
+                leases.waiters.register(context);
+                return Poll::Pending;
+            }
+            Poll::Ready(())
+        })
+        .await;
+    }
+
     /// The wanted port or none; any free one of the range for 0.
-    fn bind(&self, wanted: u16) -> Result<(R::TcpListener, SocketAddr, Lease), Refusal> {
+    fn bind(
+        &self,
+        wanted: u16,
+        tunnel: &Tunnel<R>,
+    ) -> Result<(R::TcpListener, SocketAddr, Lease<R>), Refusal> {
+        let (first, last) = (self.ports.start(), self.ports.end());
+        let outside = |text: String| Err(Refusal::new(Code::PORT_OUTSIDE, text));
+        let granted = |port: u16| {
+            let proven = tunnel.outcome().proven.as_ref();
+            proven.is_none_or(|proven| proven.grant.allows_port(port))
+        };
         if wanted != 0 {
             if !self.ports.contains(&wanted) {
-                let (first, last) = (self.ports.start(), self.ports.end());
-                let text = format!("port {wanted} is outside {first}:{last}");
-                return Err(Refusal::new(Code::PORT_OUTSIDE, text));
+                return outside(format!("port {wanted} is outside {first}:{last}"));
             }
-            return self.bind_one(wanted);
+            if !granted(wanted) {
+                return outside(format!("port {wanted} is not among those that the credentials allow"));
+            }
+            return self.bind_one(wanted, tunnel);
         }
-        for port in self.ports.clone() {
-            match self.bind_one(port) {
+        if !self.ports.clone().any(granted) {
+            return outside(format!("the credentials allow no port of {first}:{last}"));
+        }
+        for port in self.ports.clone().filter(|port| granted(*port)) {
+            match self.bind_one(port, tunnel) {
                 Err(refusal) if refusal.code == Code::PORT_TAKEN => {}
                 result => return result,
             }
         }
-        let (first, last) = (self.ports.start(), self.ports.end());
         Err(Refusal::new(Code::PORTS_EXHAUSTED, format!("all ports of {first}:{last} are in use")))
     }
 
-    fn bind_one(&self, port: u16) -> Result<(R::TcpListener, SocketAddr, Lease), Refusal> {
+    fn bind_one(
+        &self,
+        port: u16,
+        tunnel: &Tunnel<R>,
+    ) -> Result<(R::TcpListener, SocketAddr, Lease<R>), Refusal> {
         let taken = || Refusal::new(Code::PORT_TAKEN, format!("port {port} is in use"));
-        let lease = Lease::take(&self.taken, port).ok_or_else(taken)?;
+        let lease = Lease::take(&self.leases, port, tunnel).ok_or_else(taken)?;
         let address = SocketAddr::new(self.ip, port);
         let listener = self.runtime.listen(address).map_err(|error| match error.kind() {
             io::ErrorKind::AddrInUse => taken(),
@@ -106,21 +141,42 @@ impl<R: Runtime> PortForwarder<R> {
     }
 }
 
+/// The ports that are taken, and by whom.
+#[derive(Debug)]
+struct Leases<R: Runtime> {
+    holders: BTreeMap<u16, Tunnel<R>>,
+    waiters: Waiters,
+}
+
 /// A port of the range, until dropped.
-struct Lease {
-    taken: Arc<Mutex<BTreeSet<u16>>>,
+struct Lease<R: Runtime> {
+    leases: Arc<Mutex<Leases<R>>>,
     port: u16,
 }
 
-impl Lease {
-    fn take(taken: &Arc<Mutex<BTreeSet<u16>>>, port: u16) -> Option<Self> {
-        lock(taken).insert(port).then(|| Self { taken: taken.clone(), port })
+impl<R: Runtime> Lease<R> {
+    fn take(leases: &Arc<Mutex<Leases<R>>>, port: u16, tunnel: &Tunnel<R>) -> Option<Self> {
+        match lock(leases).holders.entry(port) {
+            Entry::Vacant(entry) => {
+                entry.insert(tunnel.clone());
+                Some(Self { leases: leases.clone(), port })
+            }
+            Entry::Occupied(_) => None,
+        }
     }
 }
 
-impl Drop for Lease {
+impl<R: Runtime> Drop for Lease<R> {
     fn drop(&mut self) {
-        lock(&self.taken).remove(&self.port);
+        let mut woken = Vec::new();
+        let holder = {
+            let mut leases = lock(&self.leases);
+            leases.waiters.release(&mut woken);
+            leases.holders.remove(&self.port)
+        };
+        // Outside the lock: the last handle ends its tunnel.
+        drop(holder);
+        woken.into_iter().for_each(Waker::wake);
     }
 }
 

@@ -11,6 +11,7 @@
 // What there is to say goes to `tracing`.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
+mod authentication;
 mod cell;
 mod client;
 mod config;
@@ -24,10 +25,14 @@ mod server;
 mod socket;
 mod stream;
 mod sync;
+mod table;
 mod tls;
 mod tunnel;
 mod udp;
 
+pub use authentication::{
+    AuthenticationChannel, AuthenticationClient, AuthenticationHandler, ChannelError, Denied,
+};
 pub use bytes::Bytes;
 pub use client::{ConnectError, Connected, Destination, connect};
 pub use config::{Binding, ClientConfig, ServerConfig};
@@ -36,9 +41,10 @@ pub use forward::{Bound, PortForwarder};
 pub use router::{Router, RoutingClient, Service, ServiceFuture, TcpRouter, dial, serve};
 pub use runtime::{Direction, Icmp, Runtime, Tcp, TcpListener, Timer, Udp, listener};
 pub use rustls;
-pub use server::{ServerEvent, TunnelServer, TunnelTable};
+pub use server::{ServerEvent, TunnelServer};
 pub use snocat_core as core;
 pub use stream::{ByteStream, Stream, StreamError};
+pub use table::TunnelTable;
 pub use tls::{CertificateProblem, ClientTls, ServerTls, TlsError, Trust};
 pub use tunnel::{BindError, BindingRequest, Offer, OpenError, PendingBinding, Tunnel};
 pub use udp::{Registered, SystemUdp};

@@ -1,6 +1,6 @@
 //! The server: takes connections, lets authentication run side by side, and yields what happens to tunnels.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
@@ -8,14 +8,16 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
 
-use snocat_core::auth::{Claim, Outcome, TunnelName};
-use snocat_core::{CloseReason, Code, Refusal, TunnelId};
+use snocat_core::auth::{Claim, Failure, ListeningConfig, Outcome, TunnelName};
+use snocat_core::{CloseReason, Code, Refusal};
 
+use crate::authentication::Methods;
 use crate::cell::Cell;
 use crate::config::ServerConfig;
 use crate::driver::Driver;
 use crate::runtime::Runtime;
 use crate::sync::{Waiters, lock};
+use crate::table::{Reserved, TunnelTable};
 use crate::tunnel::{DRAIN, Tunnel};
 
 /// What has happened to a tunnel of a server.
@@ -51,7 +53,12 @@ impl<R: Runtime> TunnelServer<R> {
     /// # Errors
     /// Those of binding the socket.
     pub fn bind(runtime: R, quic: SocketAddr, config: &ServerConfig) -> io::Result<Self> {
-        let acceptor = Arc::new(Acceptor { table: TunnelTable::default(), events: Mutex::default() });
+        let acceptor = Arc::new(Acceptor {
+            table: TunnelTable::default(),
+            events: Mutex::default(),
+            accepted: Mutex::new(Accepted { config: Arc::new(config.authentication.clone()), generation: 0 }),
+            methods: config.methods.clone(),
+        });
         let driver = Driver::server(runtime, quic, config, acceptor.clone())?;
         driver.run();
         Ok(Self { driver, acceptor })
@@ -65,6 +72,24 @@ impl<R: Runtime> TunnelServer<R> {
     /// The tunnels that are up, by name.
     pub fn tunnels(&self) -> &TunnelTable<R> {
         &self.acceptor.table
+    }
+
+    /// Accepts by these methods from here on. Tunnels whose credentials no longer stand end at once: their clients
+    /// learn that they were withdrawn.
+    pub fn set_authentication(&self, authentication: ListeningConfig) {
+        self.acceptor.accept_by(authentication.clone());
+        self.driver.set_authentication(authentication);
+        self.review();
+    }
+
+    /// Ends the tunnels whose credentials no longer stand. To be called when the answer may have changed without
+    /// [`set_authentication`](Self::set_authentication): by time, which lets certificates expire, or because a
+    /// [handler](crate::AuthenticationHandler::stands) knows something new.
+    pub fn review(&self) {
+        let (config, _) = self.acceptor.accepted();
+        for tunnel in self.acceptor.table.all() {
+            end_unless_it_stands(&tunnel, &config);
+        }
     }
 
     /// The next event; `None` once the server was closed and everything was told.
@@ -114,6 +139,24 @@ impl<R: Runtime> Drop for TunnelServer<R> {
 pub(crate) struct Acceptor<R: Runtime> {
     table: TunnelTable<R>,
     events: Mutex<Events<R>>,
+    accepted: Mutex<Accepted>,
+    pub(crate) methods: Methods,
+}
+
+/// The methods of the server, as they are now.
+struct Accepted {
+    config: Arc<ListeningConfig>,
+    /// How often they have changed.
+    generation: u64,
+}
+
+/// Whoever proved something that is no longer accepted has to go.
+fn end_unless_it_stands<R: Runtime>(tunnel: &Tunnel<R>, config: &ListeningConfig) {
+    let outcome = tunnel.outcome();
+    let stands = outcome.proven.as_ref().is_some_and(|proven| config.stands(&outcome.method, proven));
+    if !stands {
+        tunnel.close(Code::WITHDRAWN, "the credentials were withdrawn, or what they allow has changed");
+    }
 }
 
 struct Events<R: Runtime> {
@@ -133,7 +176,29 @@ impl<R: Runtime> Default for Events<R> {
 impl<R: Runtime> Acceptor<R> {
     /// Which name a peer that has proven its claim gets.
     pub(crate) fn decide(&self, cell: &Cell<R>, claim: &Claim) -> Result<TunnelName, Refusal> {
-        self.table.reserve(cell.id(), claim)
+        let (config, generation) = self.accepted();
+        // The exchange went on with the configuration that it began with.
+        if !config.stands(&claim.method, &claim.proven) {
+            return Err(Failure::denied("withdrawn meanwhile").refusal());
+        }
+        let Reserved { name, superseded } = self.table.reserve(cell.id(), claim, &config, generation)?;
+        if let Some(older) = superseded {
+            tracing::info!(tunnel = %older.id(), by = %cell.id(), "superseded");
+            older
+                .close(Code::SUPERSEDED, "a newer connection with the same identity has taken the name over");
+        }
+        Ok(name)
+    }
+
+    fn accept_by(&self, config: ListeningConfig) {
+        let mut accepted = lock(&self.accepted);
+        accepted.config = Arc::new(config);
+        accepted.generation += 1;
+    }
+
+    fn accepted(&self) -> (Arc<ListeningConfig>, u64) {
+        let accepted = lock(&self.accepted);
+        (accepted.config.clone(), accepted.generation)
     }
 
     /// Gives back the name of a peer that was not admitted after all.
@@ -143,8 +208,16 @@ impl<R: Runtime> Acceptor<R> {
 
     pub(crate) fn up(&self, cell: &Arc<Cell<R>>, outcome: &Outcome) {
         let tunnel = Tunnel::new(cell.clone(), outcome.clone());
-        self.table.fill(&tunnel);
-        self.push(ServerEvent::TunnelUp(tunnel));
+        let Some(filled) = self.table.fill(&tunnel) else { return };
+        self.push(ServerEvent::TunnelUp(tunnel.clone()));
+        let (config, generation) = self.accepted();
+        if generation != filled.generation {
+            end_unless_it_stands(&tunnel, &config);
+        }
+        if !filled.holds_name {
+            tunnel
+                .close(Code::SUPERSEDED, "a newer connection with the same identity has taken the name over");
+        }
     }
 
     pub(crate) fn down(&self, cell: &Arc<Cell<R>>, reason: CloseReason) {
@@ -187,88 +260,5 @@ impl<R: Runtime> Acceptor<R> {
             events.waiters.release(&mut woken);
         }
         woken.into_iter().for_each(Waker::wake);
-    }
-}
-
-/// The tunnels of this process that are up, by name.
-pub struct TunnelTable<R: Runtime>(Mutex<Names<R>>);
-
-struct Names<R: Runtime> {
-    names: BTreeMap<String, Option<Tunnel<R>>>,
-    holders: BTreeMap<TunnelId, String>,
-    next: u64,
-}
-
-impl<R: Runtime> Default for TunnelTable<R> {
-    fn default() -> Self {
-        Self(Mutex::new(Names { names: BTreeMap::new(), holders: BTreeMap::new(), next: 1 }))
-    }
-}
-
-impl<R: Runtime> fmt::Debug for TunnelTable<R> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TunnelTable").field("tunnels", &self.len()).finish_non_exhaustive()
-    }
-}
-
-impl<R: Runtime> TunnelTable<R> {
-    /// The tunnel of this name, if it is up.
-    pub fn get(&self, name: &str) -> Option<Tunnel<R>> {
-        lock(&self.0).names.get(name)?.clone()
-    }
-
-    /// How many are up.
-    pub fn len(&self) -> usize {
-        lock(&self.0).names.values().flatten().count()
-    }
-
-    /// Whether none is up.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// A name that the peer asks for is its own or nobody's; without one, it is called after its identity.
-    fn reserve(&self, id: TunnelId, claim: &Claim) -> Result<TunnelName, Refusal> {
-        let mut names = lock(&self.0);
-        let name = match &claim.name {
-            Some(name) if names.names.contains_key(name.as_ref()) => {
-                let text = format!("the name `{name}` is held by a living tunnel");
-                return Err(Refusal::new(Code::NAME_TAKEN, text));
-            }
-            Some(name) => name.clone(),
-            None => names.invent(claim.proven.identity.as_deref())?,
-        };
-        names.names.insert(name.to_string(), None);
-        names.holders.insert(id, name.to_string());
-        Ok(name)
-    }
-
-    fn fill(&self, tunnel: &Tunnel<R>) {
-        lock(&self.0).names.insert(tunnel.name().to_owned(), Some(tunnel.clone()));
-    }
-
-    fn remove(&self, id: TunnelId) -> Option<Tunnel<R>> {
-        let mut names = lock(&self.0);
-        let name = names.holders.remove(&id)?;
-        names.names.remove(&name)?
-    }
-}
-
-impl<R: Runtime> Names<R> {
-    fn invent(&mut self, identity: Option<&str>) -> Result<TunnelName, Refusal> {
-        if let Some(name) = identity.and_then(|identity| identity.parse::<TunnelName>().ok())
-            && !self.names.contains_key(name.as_ref())
-        {
-            return Ok(name);
-        }
-        loop {
-            let name = format!("{}-{}", identity.unwrap_or("tunnel"), self.next);
-            self.next += 1;
-            match name.parse::<TunnelName>() {
-                Ok(name) if !self.names.contains_key(name.as_ref()) => return Ok(name),
-                Ok(_) => {}
-                Err(error) => return Err(Refusal::new(Code::NAME_INVALID, error.to_string())),
-            }
-        }
     }
 }

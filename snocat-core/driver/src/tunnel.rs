@@ -190,6 +190,11 @@ impl<R: Runtime> Tunnel<R> {
         self.0.cell.close(Refusal::new(code, text));
     }
 
+    /// Whether the tunnel has ended.
+    pub fn is_closed(&self) -> bool {
+        self.0.cell.peek(|state| state.closed.is_some())
+    }
+
     /// Waits until the tunnel has ended.
     pub async fn closed(&self) -> CloseReason {
         poll_fn(|context| {

@@ -23,6 +23,7 @@ pub(crate) use congestion::let_the_end_pass;
 use ids::Ids;
 pub use ids::TunnelId;
 
+use crate::auth::ListeningConfig;
 use crate::quic::{EcnCodepoint, Transmit};
 use crate::tunnel::Tunnel;
 
@@ -159,6 +160,12 @@ impl Endpoint {
             }
         }
         None
+    }
+
+    /// Accepts by these methods from here on. Exchanges that have begun go on with those they began with: who decides
+    /// over them looks whether what was proven [still stands](crate::auth::ListeningConfig::stands).
+    pub fn set_authentication(&mut self, authentication: ListeningConfig) {
+        self.quic.authentication = Some(authentication);
     }
 
     /// Begins a connection to `remote`, whose certificate must be valid for `server_name`.
