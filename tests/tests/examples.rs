@@ -16,11 +16,17 @@ use snocat_tokio::Tokio;
 #[path = "../../snocat-smol/examples/client.rs"]
 mod smol_client;
 #[expect(dead_code, reason = "the tests call `run`, not `main`")]
+#[path = "../../snocat-smol/examples/password.rs"]
+mod smol_password;
+#[expect(dead_code, reason = "the tests call `run`, not `main`")]
 #[path = "../../snocat-smol/examples/server.rs"]
 mod smol_server;
 #[expect(dead_code, reason = "the tests call `run`, not `main`")]
 #[path = "../../snocat-tokio/examples/client.rs"]
 mod tokio_client;
+#[expect(dead_code, reason = "the tests call `run`, not `main`")]
+#[path = "../../snocat-tokio/examples/password.rs"]
+mod tokio_password;
 #[expect(dead_code, reason = "the tests call `run`, not `main`")]
 #[path = "../../snocat-tokio/examples/server.rs"]
 mod tokio_server;
@@ -50,6 +56,39 @@ fn a_server_and_a_client_of_the_examples_forward_a_service(pairing: Pairing) {
     visitor.flush().unwrap();
     visitor.shutdown(Shutdown::Write).unwrap();
     assert_eq!(verify_pattern(&mut visitor), 10_000);
+}
+
+/// What became of an attempt to get in with this name and password.
+fn logged_in(runtime: Runtime, name: &str, password: &str) -> Result<String, String> {
+    let lab = Lab::new(Pairing { server: runtime, client: runtime });
+    let (certificate, key) = lab.identity();
+    let server = ServerTls::new(vec![certificate.clone()], key, None).unwrap();
+    let client = ClientTls::new(Trust::Authorities(vec![certificate]), None).unwrap();
+    let (name, password) = (name.to_owned(), password.to_owned());
+    let result = match runtime {
+        Runtime::Tokio => tokio().block_on(async {
+            let user = tokio_password::User { name, password };
+            tokio_password::run(Tokio::current().unwrap(), server, client, user).await
+        }),
+        Runtime::Smol => {
+            let executor = Arc::new(async_executor::Executor::new());
+            let user = smol_password::User { name, password };
+            let run = smol_password::run(Smol::new(executor.clone()), server, client, user);
+            async_io::block_on(executor.run(run))
+        }
+    };
+    result.map_err(|error| error.to_string())
+}
+
+#[test]
+fn the_password_of_the_example_gets_in_and_no_other() {
+    for runtime in [Runtime::Tokio, Runtime::Smol] {
+        let log_in = |name, password| logged_in(runtime, name, password);
+        assert_eq!(log_in("alice", "correct horse battery staple").as_deref(), Ok("alice"));
+        let wrong = log_in("alice", "a guess").unwrap_err();
+        assert!(wrong.contains("credentials were not accepted"), "{wrong}");
+        assert_eq!(log_in("bob", "correct horse battery staple").unwrap_err(), wrong);
+    }
 }
 
 /// Until the end of the process: the examples have no other.
