@@ -4,4 +4,6 @@
 mod commands;
 mod killed;
 mod program;
+#[cfg(target_os = "linux")]
+mod strangers;
 mod tunnel;
