@@ -2,11 +2,15 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
+use snocat_driver::core::Limits;
 use snocat_driver::core::auth::TunnelName;
 
-use crate::values::{CertifiedName, HostPort, Ports};
+use crate::keys::keygen;
+use crate::methods::Methods;
+use crate::values::{CertifiedName, HostPort, Pin, Ports};
 
 /// Reach a TCP service inside another network through a port on your server
 ///
@@ -50,6 +54,41 @@ Exit codes:
   1  failed; one line on stderr says why and what to do
   2  wrong usage";
 
+/// What may stand before a key or a secret in a server's file.
+const KEY_OPTIONS: &str = "\
+In the server's file options may stand before a key, with commas between them:
+  identity=\"alice\"                  whose it is
+  names=\"web,db-*\"                  tunnel names that it allows [default: the identity, if it is one]
+  ports=\"8080,9000-9010\"            ports that it allows
+  from=\"192.0.2.0/24,2001:db8::1\"   where its holder may come from
+  expires=\"2027-01-31\"              its last day, UTC, or a time, such as 2027-01-31T12:00:00Z";
+
+fn token_help() -> String {
+    format!(
+        "\
+Examples:
+  snocat token keys/tokens                   one token, for server and client
+  snocat token --name alice >> keys/tokens   one more, for somebody else
+
+{KEY_OPTIONS}
+as in the line
+  names=\"web\",expires=\"2027-01-31\" alice:SECRET"
+    )
+}
+
+fn keygen_help() -> String {
+    format!(
+        "\
+Examples:
+  snocat keygen keys/laptop --comment alice@laptop
+  cat laptop.pub >> keys/authorized                  on the server
+
+{KEY_OPTIONS}
+as in the line
+  names=\"web\",expires=\"2027-01-31\" ssh-ed25519 AAAAC3Nza… alice@laptop"
+    )
+}
+
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -72,12 +111,18 @@ Examples:
     /// Make a token: the secret that lets a client in
     ///
     /// Server and client hold the same token and prove it to each other; it never travels. The server's file may
-    /// hold many, one a line, with names and # comments; a client's holds one.
-    #[command(after_long_help = "\
-Examples:
-  snocat token keys/tokens                   one token, for server and client
-  snocat token --name alice >> keys/tokens   one more, for somebody else")]
+    /// hold many, one a line, with names, options and # comments; a client's holds one. Both files must be for
+    /// their owner alone (mode 0600).
+    #[command(after_long_help = token_help())]
     Token(TokenArgs),
+
+    /// Make a key pair: a client's identity, of which the server only knows the public half
+    ///
+    /// Writes PATH, which stays on the client (--identity), and PATH.pub, one line for the server's file of
+    /// --authorized-keys. Prints that line. Both are as `ssh-keygen -t ed25519` makes them, whose keys serve as well
+    /// if they have no passphrase.
+    #[command(after_long_help = keygen_help())]
+    Keygen(KeygenArgs),
 
     /// Take tunnels from clients, and forward TCP ports of this machine into them
     ///
@@ -151,6 +196,24 @@ pub struct TokenArgs {
     pub force: bool,
 }
 
+/// Options of `keygen`.
+#[derive(Args, Debug)]
+pub struct KeygenArgs {
+    /// The file to make for the private key; the public one goes to PATH.pub
+    ///
+    /// Directories are made. Both files are for their owner alone (mode 0600).
+    #[arg(value_name = "PATH")]
+    pub path: PathBuf,
+
+    /// Whose key it is: the identity, unless the server's file says another [default: this machine's name]
+    #[arg(long, value_name = "TEXT", value_parser = keygen::comment)]
+    pub comment: Option<String>,
+
+    /// Replace files that exist
+    #[arg(long)]
+    pub force: bool,
+}
+
 /// Options of `server`.
 #[derive(Args, Debug)]
 pub struct ServerArgs {
@@ -174,24 +237,80 @@ pub struct ServerArgs {
     #[arg(long, value_name = "FIRST:LAST", default_value_t = Ports(8080..=8090))]
     pub ports: Ports,
 
+    /// Let in who holds one of the private keys whose public keys are in this file (see `snocat keygen`)
+    ///
+    /// As OpenSSH's authorized_keys: a public key a line, behind options if it has some. Only the owner may be able to
+    /// change the file.
+    #[arg(long, value_name = "FILE", help_heading = "Who is let in")]
+    pub authorized_keys: Option<PathBuf>,
+
     /// Let in who holds one of the tokens in this file (see `snocat token`)
-    #[arg(long, value_name = "FILE", conflicts_with = "auth")]
+    ///
+    /// A line is a secret, behind a name and a colon if it has one, and behind options if it has some. The file must
+    /// be for its owner alone (mode 0600).
+    #[arg(long, value_name = "FILE", help_heading = "Who is let in")]
     pub token_file: Option<PathBuf>,
 
-    /// Let in everybody who can reach the server
-    #[arg(long, value_name = "METHOD")]
-    pub auth: Option<Authentication>,
+    /// Let in who has a certificate that one of the authorities in this file has issued, PEM
+    ///
+    /// The file may hold revocation lists, too. The certificate's first DNS name says who it is.
+    #[arg(long, value_name = "FILE", help_heading = "Who is let in")]
+    pub client_ca: Option<PathBuf>,
+
+    /// The methods, the preferred ones first, with + between those that are needed together; none lets in everybody
+    ///
+    /// Without it: tls-client-cert, ed25519 and token, as far as there are files for them. As in
+    /// tls-client-cert+token,ed25519
+    #[arg(long, value_name = "METHODS", help_heading = "Who is let in")]
+    pub auth: Option<Methods>,
+
+    /// What strangers may have.
+    #[command(flatten)]
+    pub strangers: StrangerArgs,
 
     /// How to tell events.
     #[command(flatten)]
     pub format: Format,
 }
 
-/// What `--auth` can say.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-pub enum Authentication {
-    /// No proof is asked for.
-    None,
+/// What those may have who have not proven yet who they are.
+#[derive(Args, Clone, Copy, Debug)]
+#[command(next_help_heading = "Strangers: connections that are not authenticated yet")]
+pub struct StrangerArgs {
+    /// Seconds that authentication may take, from the first packet
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub auth_time: u64,
+
+    /// Strangers at once; further ones have to wait
+    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
+    pub strangers: u32,
+
+    /// Strangers at once of one source: an IPv4 address, an IPv6 /64
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    pub strangers_per_source: u32,
+
+    /// From this many strangers on, new ones first have to show that they receive, which takes a round trip
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    pub retry_from: u32,
+
+    /// From this many strangers of one source on
+    #[arg(long, value_name = "N", default_value_t = 16)]
+    pub retry_from_per_source: u32,
+}
+
+impl StrangerArgs {
+    /// The limits that follow.
+    pub fn limits(self) -> Limits {
+        let count = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
+        Limits {
+            authentication_time: Duration::from_secs(self.auth_time),
+            unauthenticated: count(self.strangers),
+            unauthenticated_per_source: count(self.strangers_per_source),
+            retry_from: count(self.retry_from),
+            retry_from_per_source: count(self.retry_from_per_source),
+            ..Limits::default()
+        }
+    }
 }
 
 /// Options of `client`.
@@ -211,6 +330,12 @@ pub struct ClientArgs {
     #[arg(long, value_name = "FILE")]
     pub authority: Option<PathBuf>,
 
+    /// Trust exactly the server's certificate that has this fingerprint, as `snocat cert` prints it
+    ///
+    /// Whatever the certificate says about names and dates, and whoever issued it.
+    #[arg(long, value_name = "sha256:HEX", conflicts_with_all = ["authority", "san"])]
+    pub pin: Option<Pin>,
+
     /// The name that the server's certificate must be valid for [default: the host of --driver]
     #[arg(long, value_name = "NAME|IP")]
     pub san: Option<CertifiedName>,
@@ -223,9 +348,31 @@ pub struct ClientArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub port: Option<u16>,
 
+    /// The private key that the server lets in, in OpenSSH's format (see `snocat keygen`)
+    ///
+    /// It must be for its owner alone (mode 0600), and without a passphrase.
+    #[arg(long, value_name = "FILE", help_heading = "Credentials")]
+    pub identity: Option<PathBuf>,
+
+    /// The certificate that the server lets in, PEM, with its chain if it has one
+    #[arg(long, value_name = "FILE", requires = "key", help_heading = "Credentials")]
+    pub cert: Option<PathBuf>,
+
+    /// The private key of --cert, PEM
+    #[arg(long, value_name = "FILE", requires = "cert", help_heading = "Credentials")]
+    pub key: Option<PathBuf>,
+
     /// A file with the token that the server lets in (see `snocat token`)
-    #[arg(long, value_name = "FILE")]
+    ///
+    /// It must be for its owner alone (mode 0600); a pipe, as in <(pass show token), will do as well.
+    #[arg(long, value_name = "FILE", help_heading = "Credentials")]
     pub token_file: Option<PathBuf>,
+
+    /// The methods to offer, the preferred ones first, with + between those to use together
+    ///
+    /// Without it: all credentials that are given together, then each; none, if there are none.
+    #[arg(long, value_name = "METHODS", help_heading = "Credentials")]
+    pub auth: Option<Methods>,
 
     /// How to tell events.
     #[command(flatten)]
@@ -244,8 +391,9 @@ impl ClientArgs {
 pub struct Format {
     /// Tell events as JSON, one object a line
     ///
-    /// Each has "event": listening {quic}, tunnel-up {tunnel, remote}, bound {tunnel, addresses, target},
-    /// tunnel-down {tunnel, reason}, stopped.
+    /// Each has "event": listening {quic}, tunnel-up {tunnel, remote, method, identity}, bound {tunnel, addresses,
+    /// target}, tunnel-down {tunnel, reason}, strangers {admitted, authenticated, retried, ignored_total,
+    /// ignored_source, refused, now, peak}, stopped.
     #[arg(long)]
     pub json: bool,
 }
@@ -284,13 +432,18 @@ mod tests {
             "snocat cert x --san *",
             "snocat token --force",
             "snocat token x --name a/b",
-            "snocat server --cert c --key k --auth none --token-file t",
+            "snocat keygen",
+            "snocat keygen x --comment a\u{9b}b",
             "snocat server --cert c --key k --auth maybe",
             "snocat server --cert c --key k --auth none --ports 9:8",
             "snocat server --cert c --key k --auth none --quic localhost",
             "snocat client --driver h:1",
             "snocat client --driver h --target t:1",
             "snocat client --driver h:1 --target t:1 --port 0",
+            "snocat client --driver h:1 --target t:1 --cert c",
+            "snocat client --driver h:1 --target t:1 --key k",
+            "snocat client --driver h:1 --target t:1 --pin sha256:00",
+            "snocat client --driver h:1 --target t:1 --auth tokens",
             "snocat client --driver h:1 --target t:1 --name a/b",
         ] {
             let error = Arguments::try_parse_from(line.split(' ')).unwrap_err();

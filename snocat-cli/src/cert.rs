@@ -15,7 +15,7 @@ use crate::args::CertArgs;
 use crate::error::Error;
 use crate::files::{self, Existing};
 use crate::output;
-use crate::values::CertifiedName;
+use crate::values::{CertifiedName, Pin};
 
 /// A self-signed certificate and its key.
 pub struct Made {
@@ -23,8 +23,8 @@ pub struct Made {
     pub certificate: String,
     /// The private key, PKCS#8 as PEM.
     pub key: Zeroizing<String>,
-    /// `SHA256:` and the digest of the certificate in hex.
-    pub fingerprint: String,
+    /// The fingerprint of the certificate.
+    pub pin: Pin,
 }
 
 /// Runs `snocat cert`.
@@ -34,22 +34,10 @@ pub struct Made {
 pub fn run(arguments: &CertArgs) -> Result<(), Error> {
     let (public, private) = paths(&arguments.path)?;
     let existing = if arguments.force { Existing::Replace } else { Existing::Keep };
-    // Both or none: nothing is written while one of them is in the way.
-    if let (Existing::Keep, Some(path)) =
-        (existing, [&public, &private].into_iter().find(|path| path.exists()))
-    {
-        return Err(files::exists(path));
-    }
     let names = if arguments.san.is_empty() { default_names() } else { arguments.san.clone() };
     let made = make(&names, arguments.days)?;
-    files::create(&private, made.key.as_bytes(), existing)?;
-    if let Err(error) = files::create(&public, made.certificate.as_bytes(), existing) {
-        if existing == Existing::Keep {
-            let _ = std::fs::remove_file(&private);
-        }
-        return Err(error);
-    }
-    output::result(&made.fingerprint)?;
+    files::create_both((&private, made.key.as_bytes()), (&public, made.certificate.as_bytes()), existing)?;
+    output::result(&made.pin.to_string())?;
     let names = names.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     output::note(format_args!("wrote {} for {names}, and its key {}", public.display(), private.display()));
     Ok(())
@@ -80,11 +68,10 @@ pub fn make(names: &[CertifiedName], days: u32) -> Result<Made, Error> {
     params.not_before = now.saturating_sub(Duration::DAY);
     params.not_after = now.saturating_add(Duration::days(days.into()));
     let certificate = params.self_signed(&key).map_err(failed)?;
-    let fingerprint = HEXLOWER.encode(digest(&SHA256, certificate.der()).as_ref());
     Ok(Made {
         certificate: certificate.pem(),
         key: Zeroizing::new(key.serialize_pem()),
-        fingerprint: format!("SHA256:{fingerprint}"),
+        pin: Pin::of(certificate.der()),
     })
 }
 
@@ -104,19 +91,7 @@ fn default_names() -> Vec<CertifiedName> {
 
 /// `PATH.pub.pem` and `PATH.priv.pem`.
 fn paths(path: &Path) -> Result<(PathBuf, PathBuf), Error> {
-    // `file_name` alone would take the `x` of `x/` for a name.
-    if path.file_name().is_none() || path.as_os_str().as_encoded_bytes().ends_with(b"/") {
-        return Err(Error::usage(
-            format_args!("{} names a directory", path.display()),
-            "end PATH in a name, such as `cert`",
-        ));
-    }
-    let with = |suffix: &str| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(suffix);
-        PathBuf::from(name)
-    };
-    Ok((with(".pub.pem"), with(".priv.pem")))
+    Ok((files::with_ending(path, ".pub.pem")?, files::with_ending(path, ".priv.pem")?))
 }
 
 fn now() -> Result<OffsetDateTime, Error> {
@@ -141,9 +116,8 @@ mod tests {
         let certificate = CertificateDer::from_pem_slice(made.certificate.as_bytes()).unwrap();
         PrivateKeyDer::from_pem_slice(made.key.as_bytes()).unwrap();
         assert!(certificate.len() < 600, "small enough for one datagram: {}", certificate.len());
-        let hex = made.fingerprint.strip_prefix("SHA256:").unwrap();
-        assert_eq!(hex, HEXLOWER.encode(digest(&SHA256, &certificate).as_ref()));
-        assert_ne!(make(&names, 365).unwrap().fingerprint, made.fingerprint);
+        assert_eq!(made.pin, Pin::of(&certificate));
+        assert_ne!(make(&names, 365).unwrap().pin, made.pin);
     }
 
     #[test]

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_lite::future;
-use snocat_driver::core::auth::{ConnectingConfig, NoProof};
 use snocat_driver::core::route::{Policy, RouteAddress};
 use snocat_driver::core::{CloseReason, Code};
 use snocat_driver::{
@@ -19,7 +18,7 @@ use crate::output::{self, Event, Output, Side};
 use crate::server::within;
 use crate::signal::Stop;
 use crate::values::HostPort;
-use crate::{tls, token};
+use crate::{offer, tls};
 
 /// How long the end waits for the server to hear of it.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -37,13 +36,9 @@ pub async fn run<R: Runtime>(
     output: Output,
     stop: Stop,
 ) -> Result<(), Error> {
-    let credentials = match &arguments.token_file {
-        Some(path) => ConnectingConfig::only(token::client_secret(path)?),
-        None => ConnectingConfig::only(NoProof),
-    };
-    let tls = tls::client(arguments.authority.as_deref())?;
+    let authentication = offer::read(&arguments)?;
+    let tls = tls::client(&arguments)?;
     let target = target(&arguments.target)?;
-    let authentication = ConnectingConfig { name: arguments.name.clone(), ..credentials };
     let mut config = ClientConfig::new(tls, authentication);
     config.bindings = vec![Binding { port: arguments.port.unwrap_or(0), address: target.clone() }];
     let destination = Destination {
@@ -109,7 +104,13 @@ async fn serve<R: Runtime>(
 ) -> Result<(), Error> {
     let Connected { tunnel, bindings } = connected;
     let name = tunnel.name().to_owned();
-    tell(Event::TunnelUp { tunnel: name.clone(), remote: tunnel.remote_address(), side: Side::Client });
+    tell(Event::TunnelUp {
+        tunnel: name.clone(),
+        remote: tunnel.remote_address(),
+        side: Side::Client,
+        method: tunnel.outcome().method.clone(),
+        identity: None,
+    });
 
     let router = Arc::new(TcpRouter::new(Policy::only([target.clone()])));
     let stopped = async {

@@ -19,6 +19,7 @@ use snocat_driver::{
 use crate::args::DemoArgs;
 use crate::error::Error;
 use crate::explain::Attempt;
+use crate::methods::{Method, Methods};
 use crate::output::{Event, Output};
 use crate::signal::Stop;
 use crate::values::HostPort;
@@ -64,7 +65,7 @@ pub async fn run<R: Runtime>(
         driver: server.local_addr().to_string(),
         server_name: HOST.to_string(),
         authority: true,
-        token: true,
+        methods: Methods::each([Method::Token]),
         name: Some(NAME.to_owned()),
         port: None,
     };

@@ -8,7 +8,9 @@ use snocat_driver::{BindError, CertificateProblem, ConnectError};
 
 use crate::args::ClientArgs;
 use crate::error::Error;
+use crate::methods::{Method, Methods};
 use crate::output::Event;
+use crate::values::Pin;
 
 /// What a client was asked to do, as far as the advice depends on it.
 #[derive(Clone, Debug)]
@@ -19,8 +21,8 @@ pub(crate) struct Attempt {
     pub(crate) server_name: String,
     /// Whether it trusts a file rather than the platform.
     pub(crate) authority: bool,
-    /// Whether it has a token.
-    pub(crate) token: bool,
+    /// The methods that it offers.
+    pub(crate) methods: Methods,
     /// The tunnel name it asks for.
     pub(crate) name: Option<String>,
     /// The port it asks for.
@@ -33,7 +35,7 @@ impl From<&ClientArgs> for Attempt {
             driver: arguments.driver.to_string(),
             server_name: arguments.server_name(),
             authority: arguments.authority.is_some(),
-            token: arguments.token_file.is_some(),
+            methods: arguments.methods(),
             name: arguments.name.as_ref().map(ToString::to_string),
             port: arguments.port,
         }
@@ -111,6 +113,10 @@ impl Attempt {
                 format_args!("the certificate of {driver} has the CA bit, which a server's must not have"),
                 "let the server show one without it, such as `snocat cert` makes",
             ),
+            CertificateProblem::NotPinned { fingerprint } => Error::failed(
+                format_args!("the certificate of {driver} is another one: {}", Pin::from(*fingerprint)),
+                "if that is the server's own (`snocat cert` has printed it there), pass it with --pin; else do not trust it",
+            ),
             CertificateProblem::Other(what) => Error::failed(
                 format_args!("the certificate of {driver} is refused: {what}"),
                 "make another with `snocat cert`",
@@ -143,25 +149,38 @@ impl Attempt {
         let name = self.name.as_deref().unwrap_or("that it was given");
         let port = self.port.map_or_else(|| "a port".to_owned(), |port| format!("port {port}"));
         match refusal.code {
-            Code::AUTH_REFUSED => Error::failed(
-                format_args!("{driver} did not accept the token"),
-                "put a line of the server's token file into --token-file",
-            ),
-            Code::AUTH_NO_METHOD if self.token => Error::failed(
-                format_args!("{driver} takes no tokens: {refusal}"),
-                "leave --token-file out, or let the server have one",
+            Code::AUTH_REFUSED => {
+                Error::failed(format_args!("{driver} did not accept the credentials"), self.refused_advice())
+            }
+            Code::AUTH_NO_METHOD if self.methods.uses(Method::None) => Error::failed(
+                format_args!("{driver} wants a credential: {refusal}"),
+                "pass one with --token-file, --identity, or --cert and --key",
             ),
             Code::AUTH_NO_METHOD => Error::failed(
-                format_args!("{driver} wants a credential: {refusal}"),
-                "pass a token of the server with --token-file",
+                format_args!("{driver} does not take {}: {refusal}", self.methods),
+                "pass credentials for one of these (see docs/Authentication.md), or let the server take yours",
             ),
             Code::UNPROVEN => Error::failed(
-                format_args!("{driver} did not prove that it knows the token"),
+                format_args!("{driver} did not prove that it means the same: {refusal}"),
                 "check that --driver is your server",
             ),
+            Code::SUPERSEDED => Error::failed(
+                format_args!(
+                    "another client with the same credentials has taken over the name {name} of {driver}"
+                ),
+                "if it is not this one after a restart, give each client its own credential and --name",
+            ),
+            Code::WITHDRAWN => Error::failed(
+                format_args!("{driver} no longer accepts the credentials, or has changed what they allow"),
+                "run the command again if they should still be good; else ask whoever runs the server",
+            ),
             Code::NAME_TAKEN => Error::failed(
-                format_args!("{driver} has another tunnel with the name {name}"),
+                format_args!("{driver} has a tunnel of somebody else with the name {name}"),
                 "end that one, or choose another --name",
+            ),
+            Code::NAME_REFUSED => Error::failed(
+                format_args!("{driver} does not give out the name {name}: {refusal}"),
+                "choose a --name that the credentials allow, or leave it out",
             ),
             Code::NAME_INVALID => {
                 Error::failed(format_args!("{driver} does not take the name {name}"), "choose another --name")
@@ -172,7 +191,7 @@ impl Attempt {
             ),
             Code::PORT_OUTSIDE => Error::failed(
                 format_args!("{driver} does not give out {port}: {refusal}"),
-                "choose a --port in the server's range, or leave it out for any",
+                "choose a --port in the server's range that the credentials allow, or leave it out for any",
             ),
             Code::PORTS_EXHAUSTED => Error::failed(
                 format_args!("{driver} has no port left"),
@@ -187,6 +206,19 @@ impl Attempt {
                 "start it, then run the command again",
             ),
             _ => Error::failed(format_args!("{driver} ended the tunnel: {refusal}"), MORE),
+        }
+    }
+
+    /// What may help where credentials were not accepted: the server does not say what was wrong with them.
+    fn refused_advice(&self) -> &'static str {
+        let methods = &self.methods;
+        match [Method::TlsClientCert, Method::Ed25519, Method::Token].map(|method| methods.uses(method)) {
+            [false, false, true] => "put a line of the server's token file into --token-file",
+            [false, true, false] => "append the .pub file of --identity to the server's --authorized-keys",
+            [true, false, false] => {
+                "check that the authority which issued --cert is in the server's --client-ca"
+            }
+            _ => "check each of them; the server's log says more (RUST_LOG=info)",
         }
     }
 
@@ -231,7 +263,7 @@ mod tests {
             driver: "example.org:9090".to_owned(),
             server_name: "example.org".to_owned(),
             authority: false,
-            token: false,
+            methods: "none".parse().unwrap(),
             name: None,
             port: None,
         }
@@ -260,10 +292,13 @@ mod tests {
         };
         assert!(
             refused(attempt(), Code::AUTH_NO_METHOD)
-                .ends_with("pass a token of the server with --token-file")
+                .ends_with("pass one with --token-file, --identity, or --cert and --key")
         );
-        let with_token = Attempt { token: true, ..attempt() };
-        assert!(refused(with_token, Code::AUTH_NO_METHOD).contains("leave --token-file out"));
+        let with = |methods: &str| Attempt { methods: methods.parse().unwrap(), ..attempt() };
+        assert!(refused(with("ed25519"), Code::AUTH_NO_METHOD).contains("does not take ed25519"));
+        assert!(refused(with("ed25519"), Code::AUTH_REFUSED).contains("--authorized-keys"));
+        assert!(refused(with("token"), Code::AUTH_REFUSED).contains("--token-file"));
+        assert!(refused(with("token,ed25519"), Code::AUTH_REFUSED).contains("RUST_LOG=info"));
         let with_port = Attempt { port: Some(8081), ..attempt() };
         assert!(refused(with_port, Code::PORT_TAKEN).starts_with("port 8081 of example.org:9090 is taken;"));
         let with_name = Attempt { name: Some("web".to_owned()), ..attempt() };

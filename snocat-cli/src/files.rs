@@ -1,13 +1,13 @@
-//! Files that hold secrets or keys: made for the owner's eyes only, never half-written, never too big to read.
+//! Files that hold secrets or keys: made for the owner's eyes only, never half-written, never too big to read, and
+//! refused if others could know or change what they hold.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
 use crate::error::Error;
-use crate::output;
 
 /// More than any list of keys or chain of certificates, and little enough to read without a thought.
 const MAX_SIZE: u64 = 4 << 20;
@@ -72,45 +72,165 @@ fn aside(path: &Path) -> PathBuf {
     name.into()
 }
 
+/// Makes two files that belong together, both or none: a private one, and a public one.
+///
+/// # Errors
+/// One of them exists and is to be kept, or the system refuses.
+pub fn create_both(private: (&Path, &[u8]), public: (&Path, &[u8]), existing: Existing) -> Result<(), Error> {
+    // Nothing is written while one of them is in the way.
+    if let (Existing::Keep, Some(path)) =
+        (existing, [private.0, public.0].into_iter().find(|path| path.exists()))
+    {
+        return Err(exists(path));
+    }
+    create(private.0, private.1, existing)?;
+    create(public.0, public.1, existing).inspect_err(|_| {
+        if existing == Existing::Keep {
+            let _ = fs::remove_file(private.0);
+        }
+    })
+}
+
+/// The path with something more at its end.
+///
+/// # Errors
+/// It names a directory.
+pub fn with_ending(path: &Path, ending: &str) -> Result<PathBuf, Error> {
+    // `file_name` alone would take the `x` of `x/` for a name.
+    if path.file_name().is_none() || path.as_os_str().as_encoded_bytes().ends_with(b"/") {
+        return Err(Error::usage(
+            format_args!("{} names a directory", path.display()),
+            "end PATH in a name, such as `keys/mine`",
+        ));
+    }
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    Ok(name.into())
+}
+
 /// Reads all of a file; `advice` tells what to do if that fails. The bytes are wiped after use.
 ///
 /// # Errors
 /// There is no such file, it is not readable, or it is far larger than what it should hold.
 pub fn read(path: &Path, advice: &str) -> Result<Zeroizing<Vec<u8>>, Error> {
+    read_if(path, advice, |_| Ok(()))
+}
+
+/// Like [`read`], for a secret: a file that is not its owner's alone is refused. Where it comes from a pipe, there
+/// is nothing to refuse.
+///
+/// # Errors
+/// As [`read`]; and the group or others may do something with the file, or it belongs to another user, who is not
+/// root either.
+pub fn read_secret(path: &Path, advice: &str) -> Result<Zeroizing<Vec<u8>>, Error> {
+    read_if(path, advice, |found| {
+        owned(path, found)?;
+        let what = match found.open_to_others() {
+            0 => return Ok(()),
+            open if open & 0o044 != 0 => "can be read by other users of this machine",
+            _ => "is not for its owner alone",
+        };
+        let path = path.display();
+        Err(Error::failed(format_args!("{path} {what}"), format_args!("run `chmod 600 {path}`")))
+    })
+}
+
+/// Like [`read`], for what says whom to trust: a file that others may change is refused.
+///
+/// # Errors
+/// As [`read`]; and the group or others may write to the file, or it belongs to another user, who is not root either.
+pub fn read_trusted(path: &Path, advice: &str) -> Result<Zeroizing<Vec<u8>>, Error> {
+    read_if(path, advice, |found| {
+        owned(path, found)?;
+        if found.open_to_others() & 0o022 == 0 {
+            return Ok(());
+        }
+        let path = path.display();
+        Err(Error::failed(
+            format_args!("{path} can be changed by other users of this machine"),
+            format_args!("run `chmod go-w {path}`"),
+        ))
+    })
+}
+
+/// Reads all of a file. `check` sees first what kind of a file was opened, if it is a regular one.
+fn read_if(
+    path: &Path,
+    advice: &str,
+    check: impl FnOnce(&Metadata) -> Result<(), Error>,
+) -> Result<Zeroizing<Vec<u8>>, Error> {
     let failed = |error: io::Error| Error::file("read", path, &error, advice);
     let file = File::open(path).map_err(failed)?;
-    let size = file.metadata().map_err(failed)?.len().min(MAX_SIZE);
-    // All the room at once: a buffer that grows leaves copies of what it held behind.
-    let mut contents = Zeroizing::new(Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 4096));
-    file.take(MAX_SIZE + 1).read_to_end(&mut contents).map_err(failed)?;
+    // Of what was opened: what the path leads to may be another file by now.
+    let found = file.metadata().map_err(failed)?;
+    if found.is_file() {
+        check(&found)?;
+    }
+    let size = usize::try_from(found.len().min(MAX_SIZE)).unwrap_or(0);
+    let contents = read_all(file.take(MAX_SIZE + 1), size).map_err(failed)?;
     if contents.len() as u64 > MAX_SIZE {
         return Err(Error::failed(format_args!("{} is too large", path.display()), advice));
     }
     Ok(contents)
 }
 
-/// Like [`read`], for a secret: warns if others than the owner can read the file, too.
-///
-/// # Errors
-/// As [`read`].
-pub fn read_secret(path: &Path, advice: &str) -> Result<Zeroizing<Vec<u8>>, Error> {
-    let contents = read(path, advice)?;
-    if others_can_read(path) {
-        let path = path.display();
-        output::warning(format_args!("other users of this machine can read {path}; run `chmod 600 {path}`"));
+/// Reads to the end, and leaves no copies behind as a vector does that grows by itself.
+fn read_all(mut from: impl Read, expected: usize) -> io::Result<Zeroizing<Vec<u8>>> {
+    let mut contents = Zeroizing::new(vec![0; expected + 4096]);
+    let mut filled = 0;
+    loop {
+        if filled == contents.len() {
+            let mut larger = Zeroizing::new(Vec::with_capacity(2 * filled));
+            larger.extend_from_slice(&contents);
+            larger.resize(2 * filled, 0);
+            contents = larger;
+        }
+        match from.read(contents.get_mut(filled..).unwrap_or_default()) {
+            Ok(0) => break,
+            Ok(more) => filled += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
     }
+    contents.truncate(filled);
     Ok(contents)
 }
 
+/// What others than a file's owner may do with it, in the bits of its mode.
+trait OpenToOthers {
+    fn open_to_others(&self) -> u32;
+}
+
+impl OpenToOthers for Metadata {
+    #[cfg(unix)]
+    fn open_to_others(&self) -> u32 {
+        std::os::unix::fs::PermissionsExt::mode(&self.permissions()) & 0o077
+    }
+
+    #[cfg(not(unix))]
+    fn open_to_others(&self) -> u32 {
+        0
+    }
+}
+
+/// Refuses a file whose owner, who can change it at any time, is neither this user nor root.
 #[cfg(unix)]
-fn others_can_read(path: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt;
-    fs::metadata(path).is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o077 != 0)
+fn owned(path: &Path, found: &Metadata) -> Result<(), Error> {
+    let owner = std::os::unix::fs::MetadataExt::uid(found);
+    let me = rustix::process::geteuid();
+    if owner == me.as_raw() || owner == 0 {
+        return Ok(());
+    }
+    let path = path.display();
+    Err(Error::failed(
+        format_args!("{path} belongs to another user of this machine"),
+        format_args!("make a copy of your own, or run `chown {} {path}` as root", me.as_raw()),
+    ))
 }
 
 #[cfg(not(unix))]
-fn others_can_read(_: &Path) -> bool {
-    false
+fn owned(_: &Path, _: &Metadata) -> Result<(), Error> {
+    Ok(())
 }
 
 #[cfg(test)]
@@ -120,6 +240,11 @@ mod tests {
     #[cfg(unix)]
     fn mode(path: &Path) -> u32 {
         std::os::unix::fs::PermissionsExt::mode(&fs::metadata(path).unwrap().permissions()) & 0o777
+    }
+
+    #[cfg(unix)]
+    fn chmod(path: &Path, mode: u32) {
+        fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
     }
 
     #[test]
@@ -133,15 +258,13 @@ mod tests {
         #[cfg(unix)]
         {
             assert_eq!(mode(&path), 0o600);
-            fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
-            assert!(others_can_read(&path));
+            chmod(&path, 0o644);
         }
         create(&path, b"three", Existing::Replace).unwrap();
         assert_eq!(read(&path, "").unwrap().as_slice(), b"three");
         #[cfg(unix)]
         {
             assert_eq!(mode(&path), 0o600, "a replaced file's mode does not live on");
-            assert!(!others_can_read(&path));
         }
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "nothing is left behind");
     }
@@ -156,5 +279,85 @@ mod tests {
         let large = directory.path().join("large");
         File::create(&large).unwrap().set_len(MAX_SIZE + 1).unwrap();
         assert!(read(&large, "x").unwrap_err().to_string().contains("too large"));
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn what_others_could_read_or_change_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        fs::write(&path, "CANARY").unwrap();
+        for mode in 0..0o777 {
+            if mode & 0o400 == 0 {
+                continue;
+            }
+            chmod(&path, mode);
+            assert_eq!(read_secret(&path, "x").is_ok(), mode & 0o077 == 0, "{mode:o}");
+            assert_eq!(read_trusted(&path, "x").is_ok(), mode & 0o022 == 0, "{mode:o}");
+            assert!(read(&path, "x").is_ok());
+        }
+        let shown = path.display();
+        for (mode, secret, trusted) in [
+            (0o644, Some("can be read by other users of this machine; run `chmod 600 "), None),
+            (
+                0o620,
+                Some("is not for its owner alone; run `chmod 600 "),
+                Some("can be changed by other users of this machine; run `chmod go-w "),
+            ),
+            (
+                0o602,
+                Some("is not for its owner alone; run `chmod 600 "),
+                Some("can be changed by other users of this machine; run `chmod go-w "),
+            ),
+        ] {
+            chmod(&path, mode);
+            let error = |read: Result<Zeroizing<Vec<u8>>, Error>| read.err().map(|error| error.to_string());
+            let expected = |start: Option<&str>| start.map(|start| format!("{shown} {start}{shown}`"));
+            assert_eq!(error(read_secret(&path, "x")), expected(secret));
+            assert_eq!(error(read_trusted(&path, "x")), expected(trusted));
+        }
+        // The file is what counts, not the way to it.
+        let link = directory.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert!(read_secret(&link, "x").is_err());
+        chmod(&path, 0o600);
+        assert_eq!(read_secret(&link, "x").unwrap().as_slice(), b"CANARY");
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_file_of_another_user_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        create(&path, b"x", Existing::Keep).unwrap();
+        // Only root can give a file away.
+        if !rustix::process::geteuid().is_root() {
+            println!("skipped: this user cannot give files away");
+            return;
+        }
+        std::os::unix::fs::chown(&path, Some(65_534), None).unwrap();
+        for read in [read_secret, read_trusted] {
+            let error = read(&path, "x").unwrap_err().to_string();
+            assert!(error.contains("belongs to another user") && error.contains("`chown "), "{error}");
+        }
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn pipes_are_read_whatever_their_mode() {
+        use std::os::fd::AsRawFd;
+        let (reader, mut writer) = io::pipe().unwrap();
+        // Above what a buffer has at first.
+        let secret = b"0123456789abcdef".repeat(1000);
+        let writing = std::thread::spawn({
+            let secret = secret.clone();
+            move || writer.write_all(&secret).unwrap()
+        });
+        let path = PathBuf::from(format!("/dev/fd/{}", reader.as_raw_fd()));
+        assert_eq!(read_secret(&path, "x").unwrap().as_slice(), secret);
+        writing.join().unwrap();
+        assert!(read_secret(Path::new("/dev/null"), "x").unwrap().is_empty());
+        let endless = read_secret(Path::new("/dev/zero"), "x").unwrap_err().to_string();
+        assert!(endless.contains("too large"), "{endless}");
     }
 }

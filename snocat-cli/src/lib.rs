@@ -2,6 +2,7 @@
 //!
 //! stdout is for results and events, stderr for errors, warnings and the log; see [`args`] for the commands.
 
+pub mod accept;
 pub mod args;
 pub mod cert;
 pub mod client;
@@ -9,8 +10,11 @@ pub mod demo;
 pub mod error;
 pub mod explain;
 pub mod files;
+pub mod keys;
 pub mod launch;
 pub mod limits;
+pub mod methods;
+pub mod offer;
 pub mod output;
 pub mod page;
 pub mod server;
@@ -18,6 +22,7 @@ pub mod signal;
 pub mod tls;
 pub mod token;
 pub mod values;
+pub mod watch;
 
 use std::future::Future;
 use std::io;
@@ -62,6 +67,7 @@ fn execute<L: Launch>(arguments: Arguments) -> Result<(), Error> {
         }
         Command::Cert(cert) => cert::run(&cert),
         Command::Token(token) => token::run(&token),
+        Command::Keygen(keygen) => keys::keygen::run(&keygen),
         Command::Server(server) => run::<L, _>(server.format.json, |runtime, output, stop| {
             server::run(runtime, server, output, stop)
         }),

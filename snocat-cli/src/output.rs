@@ -12,6 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use serde_json::Value;
+use snocat_driver::core::AdmissionCounts;
 
 use crate::error::Error;
 
@@ -37,6 +38,10 @@ pub enum Event {
         remote: SocketAddr,
         /// The side that tells it.
         side: Side,
+        /// The method by which the client has proven who it is.
+        method: String,
+        /// Who it is. Known to the server only, and not with every method.
+        identity: Option<String>,
     },
     /// Connections to a port of the server reach a target.
     Bound {
@@ -54,6 +59,8 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// Strangers were asked to retry, ignored or turned away since this was told last. All counts are since the start.
+    Strangers(AdmissionCounts),
     /// The command has ended because it was asked to.
     Stopped,
 }
@@ -71,12 +78,25 @@ impl fmt::Display for Event {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Listening { quic } => write!(formatter, "listening on {quic}"),
-            Self::TunnelUp { tunnel, remote, side } => {
+            Self::TunnelUp { tunnel, remote, side, method, identity } => {
                 let towards = match side {
                     Side::Server => "from",
                     Side::Client => "to",
                 };
-                write!(formatter, "tunnel {tunnel} is up ({towards} {remote})")
+                write!(formatter, "tunnel {tunnel} is up ({towards} {remote}, {method}")?;
+                match identity {
+                    Some(identity) => write!(formatter, ", {identity})"),
+                    None => formatter.write_str(")"),
+                }
+            }
+            Self::Strangers(counts) => {
+                let AdmissionCounts { admitted, retried, refused, strangers, .. } = counts;
+                let ignored = counts.ignored_total + counts.ignored_source;
+                write!(
+                    formatter,
+                    "strangers since the start: {admitted} let in, {retried} asked to retry, {ignored} ignored, \
+                     {refused} turned away; {strangers} now"
+                )
             }
             Self::Bound { tunnel, addresses, target } => {
                 write!(formatter, "forwarding {} -> {tunnel} ({target})", join(addresses))
@@ -95,9 +115,28 @@ impl Event {
         let text = |text: &String| Value::from(text.as_str());
         let (name, fields) = match self {
             Self::Listening { quic } => ("listening", vec![("quic", Value::from(quic.to_string()))]),
-            Self::TunnelUp { tunnel, remote, side: _ } => {
-                ("tunnel-up", vec![("tunnel", text(tunnel)), ("remote", Value::from(remote.to_string()))])
-            }
+            Self::TunnelUp { tunnel, remote, side: _, method, identity } => (
+                "tunnel-up",
+                vec![
+                    ("tunnel", text(tunnel)),
+                    ("remote", Value::from(remote.to_string())),
+                    ("method", text(method)),
+                    ("identity", identity.as_ref().map_or(Value::Null, text)),
+                ],
+            ),
+            Self::Strangers(counts) => (
+                "strangers",
+                vec![
+                    ("admitted", Value::from(counts.admitted)),
+                    ("authenticated", Value::from(counts.authenticated)),
+                    ("retried", Value::from(counts.retried)),
+                    ("ignored_total", Value::from(counts.ignored_total)),
+                    ("ignored_source", Value::from(counts.ignored_source)),
+                    ("refused", Value::from(counts.refused)),
+                    ("now", Value::from(counts.strangers)),
+                    ("peak", Value::from(counts.peak)),
+                ],
+            ),
             Self::Bound { tunnel, addresses, target } => {
                 let addresses = addresses.iter().map(ToString::to_string).collect::<Vec<_>>();
                 (
@@ -255,16 +294,36 @@ mod tests {
         let address = |text: &str| text.parse::<SocketAddr>().unwrap();
         vec![
             Event::Listening { quic: address("127.0.0.1:9090") },
-            Event::TunnelUp { tunnel: "web".into(), remote: address("127.0.0.1:5555"), side: Side::Server },
-            Event::TunnelUp { tunnel: "web".into(), remote: address("[::1]:9090"), side: Side::Client },
+            Event::TunnelUp {
+                tunnel: "web".into(),
+                remote: address("127.0.0.1:5555"),
+                side: Side::Server,
+                method: "ed25519".into(),
+                identity: Some("alice".into()),
+            },
+            Event::TunnelUp {
+                tunnel: "web".into(),
+                remote: address("[::1]:9090"),
+                side: Side::Client,
+                method: "none".into(),
+                identity: None,
+            },
             Event::Bound {
                 tunnel: "web".into(),
                 addresses: vec![address("127.0.0.1:8080"), address("[::1]:8080")],
                 target: "127.0.0.1:3000".into(),
             },
             Event::TunnelDown { tunnel: "web".into(), reason: "a \"quoted\"\nreason".into() },
+            Event::Strangers(strangers()),
             Event::Stopped,
         ]
+    }
+
+    fn strangers() -> AdmissionCounts {
+        let mut counts = AdmissionCounts::default();
+        (counts.admitted, counts.authenticated, counts.retried, counts.refused) = (9, 4, 3, 2);
+        (counts.ignored_total, counts.ignored_source, counts.strangers, counts.peak) = (5, 6, 1, 7);
+        counts
     }
 
     #[test]
@@ -274,10 +333,11 @@ mod tests {
             lines,
             [
                 "listening on 127.0.0.1:9090",
-                "tunnel web is up (from 127.0.0.1:5555)",
-                "tunnel web is up (to [::1]:9090)",
+                "tunnel web is up (from 127.0.0.1:5555, ed25519, alice)",
+                "tunnel web is up (to [::1]:9090, none)",
                 "forwarding 127.0.0.1:8080, [::1]:8080 -> web (127.0.0.1:3000)",
                 "tunnel web is down: a \"quoted\"\nreason",
+                "strangers since the start: 9 let in, 3 asked to retry, 11 ignored, 2 turned away; 1 now",
                 "stopped",
             ]
         );
@@ -295,10 +355,11 @@ mod tests {
             lines,
             [
                 r#"{"event":"listening","quic":"127.0.0.1:9090"}"#,
-                r#"{"event":"tunnel-up","tunnel":"web","remote":"127.0.0.1:5555"}"#,
-                r#"{"event":"tunnel-up","tunnel":"web","remote":"[::1]:9090"}"#,
+                r#"{"event":"tunnel-up","tunnel":"web","remote":"127.0.0.1:5555","method":"ed25519","identity":"alice"}"#,
+                r#"{"event":"tunnel-up","tunnel":"web","remote":"[::1]:9090","method":"none","identity":null}"#,
                 r#"{"event":"bound","tunnel":"web","addresses":["127.0.0.1:8080","[::1]:8080"],"target":"127.0.0.1:3000"}"#,
                 r#"{"event":"tunnel-down","tunnel":"web","reason":"a \"quoted\"\nreason"}"#,
+                r#"{"event":"strangers","admitted":9,"authenticated":4,"retried":3,"ignored_total":5,"ignored_source":6,"refused":2,"now":1,"peak":7}"#,
                 r#"{"event":"stopped"}"#,
             ]
         );

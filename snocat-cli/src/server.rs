@@ -3,24 +3,25 @@
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_lite::future;
-use snocat_driver::core::Code;
-use snocat_driver::core::auth::{ListeningConfig, NoProof};
 use snocat_driver::core::route::Policy;
+use snocat_driver::core::{AdmissionCounts, Code};
 use snocat_driver::{
     Bound, PortForwarder, Runtime, ServerConfig, ServerEvent, TcpRouter, Tunnel, TunnelServer,
 };
 
-use crate::args::{Authentication, ServerArgs};
+use crate::accept::Accepted;
+use crate::args::ServerArgs;
 use crate::error::Error;
 use crate::explain;
 use crate::output::{self, Event, Output, Side};
 use crate::signal::Stop;
-use crate::{tls, token};
+
+/// How often at most it is told that strangers were turned away.
+const STRANGERS: Duration = Duration::from_secs(10);
 
 /// How long the end waits for clients to hear of it. The driver gives up after a second by itself.
 const LAST_WORDS: Duration = Duration::from_millis(1500);
@@ -35,33 +36,40 @@ pub async fn run<R: Runtime>(
     output: Output,
     stop: Stop,
 ) -> Result<(), Error> {
-    let authentication = authentication(arguments.auth, arguments.token_file.as_deref())?;
-    if authentication.methods.iter().any(|method| !method.proves()) && !arguments.quic.ip().is_loopback() {
+    let accepted = Accepted::read(&arguments)?;
+    if accepted.everybody() && !arguments.quic.ip().is_loopback() {
         output::warning(format_args!(
             "with --auth none, whoever can send UDP to {} gets a port of this machine",
             arguments.quic
         ));
     }
-    let tls = tls::server(&arguments.cert, &arguments.key)?;
-    let server = bind(&runtime, arguments.quic, &ServerConfig::new(tls, authentication))?;
+    let mut config = ServerConfig::new(accepted.tls(), accepted.config());
+    config.limits = arguments.strangers.limits();
+    let server = bind(&runtime, arguments.quic, &config)?;
     output.event(&Event::Listening { quic: server.local_addr() });
     let forwarder = PortForwarder::new(runtime.clone(), arguments.tcp, arguments.ports.0);
-    serve(&runtime, &server, Arc::new(forwarder), &output, &stop).await?;
+    let never = async {
+        future::zip(accepted.keep_current(&runtime, &server), watch_strangers(&runtime, &server, &output))
+            .await;
+        future::pending().await
+    };
+    future::or(serve(&runtime, &server, Arc::new(forwarder), &output, &stop), never).await?;
     output.event(&Event::Stopped);
     Ok(())
 }
 
-/// Who is let in. Somebody has to decide that: there is no default.
-fn authentication(auth: Option<Authentication>, tokens: Option<&Path>) -> Result<ListeningConfig, Error> {
-    match (auth, tokens) {
-        (None, Some(path)) => Ok(ListeningConfig::only(token::server_keys(path)?)),
-        (Some(Authentication::None), None) => Ok(ListeningConfig::only(NoProof)),
-        (None, None) => Err(Error::usage(
-            "who may connect is not said",
-            "pass --token-file FILE (`snocat token FILE` makes one), or --auth none to let in everybody",
-        )),
-        (Some(_), Some(_)) => {
-            Err(Error::usage("--auth none and --token-file contradict each other", "pass one of them"))
+/// Tells when strangers were turned away in one way or another: not each time, they can be many.
+async fn watch_strangers<R: Runtime>(runtime: &R, server: &TunnelServer<R>, output: &Output) {
+    let unwelcome = |counts: &AdmissionCounts| {
+        (counts.retried, counts.ignored_total, counts.ignored_source, counts.refused)
+    };
+    let mut told = AdmissionCounts::default();
+    loop {
+        runtime.sleep_until(runtime.now() + STRANGERS).await;
+        let counts = server.admission();
+        if unwelcome(&counts) != unwelcome(&told) {
+            output.event(&Event::Strangers(counts));
+            told = counts;
         }
     }
 }
@@ -102,6 +110,8 @@ pub(crate) async fn serve<R: Runtime>(
                 tunnel: tunnel.name().to_owned(),
                 remote: tunnel.remote_address(),
                 side: Side::Server,
+                method: tunnel.outcome().method.clone(),
+                identity: tunnel.outcome().identity().map(str::to_owned),
             });
             runtime.spawn(serve_tunnel(tunnel, forwarder.clone(), output.clone()));
         }
@@ -153,19 +163,4 @@ pub(crate) async fn within<R: Runtime, T>(
         None
     })
     .await
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn authentication_is_a_decision() {
-        assert_eq!(authentication(None, None).unwrap_err().code(), 2);
-        let token_file = Path::new("tokens");
-        assert_eq!(authentication(Some(Authentication::None), Some(token_file)).unwrap_err().code(), 2);
-        let open = authentication(Some(Authentication::None), None).unwrap();
-        assert_eq!(open.methods.iter().map(|method| method.method()).collect::<Vec<_>>(), ["none"]);
-        assert_eq!(authentication(None, Some(Path::new("/nonexistent/tokens"))).unwrap_err().code(), 1);
-    }
 }

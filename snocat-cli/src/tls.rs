@@ -4,9 +4,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use rustls::{KeyLog, KeyLogFile};
-use snocat_driver::{ClientTls, ServerTls, TlsError, Trust};
+use snocat_driver::{ClientAuthorities, ClientTls, ServerTls, TlsError, Trust};
+
+use crate::args::ClientArgs;
 
 use crate::error::Error;
 use crate::files;
@@ -21,21 +23,28 @@ const LONG_CHAIN: usize = 3000;
 /// # Errors
 /// A file cannot be read or does not hold what it should, or the two do not belong together.
 pub fn server(certificate: &Path, key: &Path) -> Result<ServerTls, Error> {
-    let chain = certificates(certificate, "make one with `snocat cert PATH`")?;
-    let key_der = private_key(key)?;
-    let tls = ServerTls::new(chain, key_der, key_log()).map_err(|error| {
-        let (certificate, key) = (certificate.display(), key.display());
-        const ADVICE: &str = "give a certificate and the key that was made with it";
-        match error {
-            TlsError::Identity(rustls::Error::InconsistentKeys(_)) => {
-                Error::failed(format_args!("{key} is not the key of {certificate}"), ADVICE)
-            }
-            TlsError::Identity(error) => {
-                Error::failed(format_args!("cannot serve with {certificate} and {key}: {error}"), ADVICE)
-            }
-            other => Error::failed(format_args!("cannot serve with {certificate}: {other}"), ADVICE),
-        }
-    })?;
+    let (chain, key_der) = identity(certificate, key, "make one with `snocat cert PATH`")?;
+    let tls =
+        ServerTls::new(chain, key_der, key_log()).map_err(|error| unusable(certificate, key, &error))?;
+    warn_of_length(&tls);
+    Ok(tls)
+}
+
+/// Shows what the two files hold now.
+///
+/// # Errors
+/// As [`server`]. Then what was shown before stays.
+pub fn replace(tls: &ServerTls, certificate: &Path, key: &Path) -> Result<(), Error> {
+    let (chain, key_der) = identity(certificate, key, "make one with `snocat cert PATH`")?;
+    let before = tls.chain_bytes();
+    tls.replace(chain, key_der).map_err(|error| unusable(certificate, key, &error))?;
+    if tls.chain_bytes() != before {
+        warn_of_length(tls);
+    }
+    Ok(())
+}
+
+fn warn_of_length(tls: &ServerTls) {
     let bytes = tls.chain_bytes();
     if bytes > LONG_CHAIN {
         output::warning(format_args!(
@@ -43,21 +52,54 @@ pub fn server(certificate: &Path, key: &Path) -> Result<ServerTls, Error> {
              trip; an Ed25519 or ECDSA certificate is shorter"
         ));
     }
+}
+
+/// A certificate chain and its key.
+fn identity(
+    certificate: &Path,
+    key: &Path,
+    advice: &str,
+) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), Error> {
+    Ok((certificates(certificate, advice)?, private_key(key)?))
+}
+
+fn unusable(certificate: &Path, key: &Path, error: &TlsError) -> Error {
+    const ADVICE: &str = "give a certificate and the key that was made with it";
+    let (certificate, key) = (certificate.display(), key.display());
+    match error {
+        TlsError::Identity(rustls::Error::InconsistentKeys(_)) => {
+            Error::failed(format_args!("{key} is not the key of {certificate}"), ADVICE)
+        }
+        TlsError::Identity(error) => {
+            Error::failed(format_args!("{certificate} and {key} are not usable: {error}"), ADVICE)
+        }
+        other => Error::failed(format_args!("{certificate} is not usable: {other}"), ADVICE),
+    }
+}
+
+/// Whom a client trusts, and the certificate that it shows, if it has one.
+///
+/// # Errors
+/// A file cannot be read or does not hold what it should, or the platform has no roots.
+pub fn client(arguments: &ClientArgs) -> Result<ClientTls, Error> {
+    let tls = match (&arguments.pin, &arguments.authority) {
+        (Some(pin), _) => trusting(Trust::Pinned(pin.digest()), "--pin")?,
+        (None, Some(path)) => {
+            let trusted = authorities(path, "give the server's .pub.pem file, or its CA's certificate")?;
+            trusting(Trust::Authorities(trusted), &path.display().to_string())?
+        }
+        (None, None) => trusting(Trust::Platform, "the platform's roots")?,
+    };
+    if let (Some(certificate), Some(key)) = (&arguments.cert, &arguments.key) {
+        let (chain, key_der) =
+            identity(certificate, key, "give the certificate that was issued to this client")?;
+        tls.show(chain, key_der).map_err(|error| unusable(certificate, key, &error))?;
+    }
     Ok(tls)
 }
 
-/// Whom the client trusts: the certificates in a file, or the platform's roots.
-///
-/// # Errors
-/// The file cannot be read or holds no certificate, or the platform has no roots.
-pub fn client(authority: Option<&Path>) -> Result<ClientTls, Error> {
-    let (trust, what) = match authority {
-        Some(path) => {
-            let trusted = certificates(path, "give the server's .pub.pem file, or its CA's certificate")?;
-            (Trust::Authorities(trusted), path.display().to_string())
-        }
-        None => (Trust::Platform, "the platform's roots".to_owned()),
-    };
+/// A client that trusts `what`.
+fn trusting(trust: Trust, what: &str) -> Result<ClientTls, Error> {
     ClientTls::new(trust, key_log()).map_err(|error| {
         let advice = "give the server's certificate, or its CA's, with --authority";
         match error {
@@ -68,6 +110,26 @@ pub fn client(authority: Option<&Path>) -> Result<ClientTls, Error> {
     })
 }
 
+/// Who may issue certificates for clients, and what of that is revoked. `None` if the file holds no certificate.
+///
+/// # Errors
+/// The file cannot be read or others may change it, or it holds something that is not usable.
+pub fn client_authorities(path: &Path) -> Result<Option<Arc<ClientAuthorities>>, Error> {
+    const ADVICE: &str = "give the certificates of those who issue certificates for clients, PEM";
+    let contents = files::read_trusted(path, ADVICE)?;
+    let damaged = |error: pem::Error| no_pem(path, "certificate", &error, ADVICE);
+    let issuers: Vec<_> =
+        CertificateDer::pem_slice_iter(&contents).collect::<Result<_, _>>().map_err(damaged)?;
+    let revoked: Vec<_> =
+        CertificateRevocationListDer::pem_slice_iter(&contents).collect::<Result<_, _>>().map_err(damaged)?;
+    if issuers.is_empty() {
+        return Ok(None);
+    }
+    let authorities = ClientAuthorities::new(issuers, revoked)
+        .map_err(|error| Error::failed(format_args!("{} is not usable: {error}", path.display()), ADVICE))?;
+    Ok(Some(Arc::new(authorities)))
+}
+
 /// Where to write TLS secrets to for Wireshark: only if `SSLKEYLOGFILE` says so.
 pub fn key_log() -> Option<Arc<dyn KeyLog>> {
     std::env::var_os("SSLKEYLOGFILE").filter(|path| !path.is_empty())?;
@@ -76,8 +138,16 @@ pub fn key_log() -> Option<Arc<dyn KeyLog>> {
 
 /// All certificates of a PEM file; at least one.
 fn certificates(path: &Path, advice: &str) -> Result<Vec<CertificateDer<'static>>, Error> {
-    let contents = files::read(path, advice)?;
-    let certificates = CertificateDer::pem_slice_iter(&contents)
+    from_pem(path, &files::read(path, advice)?, advice)
+}
+
+/// The same, where others could have put in somebody to trust if they may change the file.
+fn authorities(path: &Path, advice: &str) -> Result<Vec<CertificateDer<'static>>, Error> {
+    from_pem(path, &files::read_trusted(path, advice)?, advice)
+}
+
+fn from_pem(path: &Path, contents: &[u8], advice: &str) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let certificates = CertificateDer::pem_slice_iter(contents)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| no_pem(path, "certificate", &error, advice))?;
     if certificates.is_empty() {
@@ -113,7 +183,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
         let made = cert::make(&["localhost".parse().unwrap()], 1).unwrap();
-        fs::write(at("pub"), &made.certificate).unwrap();
+        files::create(&at("pub"), made.certificate.as_bytes(), files::Existing::Keep).unwrap();
         files::create(&at("priv"), made.key.as_bytes(), files::Existing::Keep).unwrap();
         fs::write(at("broken"), "-----BEGIN CERTIFICATE-----\n!!\n-----END CERTIFICATE-----\n").unwrap();
         fs::write(at("empty"), "").unwrap();
@@ -122,7 +192,9 @@ mod tests {
         private_key(&at("priv")).unwrap();
         let tls = server(&at("pub"), &at("priv")).unwrap();
         assert!(tls.chain_bytes() < LONG_CHAIN);
-        client(Some(&at("pub"))).unwrap();
+        trusting(Trust::Authorities(authorities(&at("pub"), "").unwrap()), "it").unwrap();
+        assert!(client_authorities(&at("pub")).unwrap().is_some());
+        assert!(client_authorities(&at("priv")).unwrap().is_none());
 
         let error = |result: Result<(), Error>| result.unwrap_err().to_string();
         assert!(error(certificates(&at("priv"), "a").map(drop)).contains("holds no certificate; a"));
@@ -138,7 +210,8 @@ mod tests {
         let at = |name: &str| directory.path().join(name);
         let names = ["localhost".parse().unwrap()];
         fs::write(at("pub"), cert::make(&names, 1).unwrap().certificate).unwrap();
-        fs::write(at("priv"), cert::make(&names, 1).unwrap().key.as_bytes()).unwrap();
+        let foreign = cert::make(&names, 1).unwrap().key;
+        files::create(&at("priv"), foreign.as_bytes(), files::Existing::Keep).unwrap();
         let error = server(&at("pub"), &at("priv")).map(drop).unwrap_err();
         assert!(error.to_string().ends_with("the key that was made with it"), "{error}");
     }

@@ -7,6 +7,8 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
+use data_encoding::HEXLOWER;
+use ring::digest::{SHA256, digest};
 use rustls::pki_types;
 
 /// A host, by name or by address, and a port: `HOST:PORT`, an IPv6 address in brackets.
@@ -139,6 +141,52 @@ impl fmt::Display for Ports {
     }
 }
 
+/// The fingerprint of a certificate: `sha256:` and 64 hex digits, as `snocat cert` prints it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Pin([u8; 32]);
+
+impl Pin {
+    /// The fingerprint of this certificate, DER.
+    pub fn of(certificate: &[u8]) -> Self {
+        Self(digest(&SHA256, certificate).as_ref().try_into().unwrap_or_default())
+    }
+
+    /// The SHA-256 of the certificate.
+    pub fn digest(self) -> [u8; 32] {
+        self.0
+    }
+}
+
+impl From<[u8; 32]> for Pin {
+    fn from(sha256: [u8; 32]) -> Self {
+        Self(sha256)
+    }
+}
+
+impl FromStr for Pin {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        const FORM: &str =
+            "give sha256: and the 64 hex digits of the server's certificate, as `snocat cert` prints them";
+        let (kind, hex) = text.split_once(':').ok_or(FORM)?;
+        if !kind.eq_ignore_ascii_case("sha256") {
+            return Err(FORM.to_owned());
+        }
+        // As openssl prints them, or in one piece.
+        let pairs = hex.split(':').all(|pair| pair.len() == 2);
+        let hex = if pairs { hex.replace(':', "") } else { hex.to_owned() };
+        let bytes = HEXLOWER.decode(hex.to_ascii_lowercase().as_bytes()).map_err(|_| FORM)?;
+        bytes.try_into().map(Self).map_err(|_| FORM.to_owned())
+    }
+}
+
+impl fmt::Display for Pin {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "sha256:{}", HEXLOWER.encode(&self.0))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -199,6 +247,41 @@ mod tests {
         assert!("8090:8080".parse::<Ports>().unwrap_err().contains("8080:8090"));
         for text in ["", "8080", "0:5", "1:65536", "a:b", "1:2:3", "1-2", "-1:2"] {
             assert!(text.parse::<Ports>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn pins() {
+        let pin = Pin::of(b"abc");
+        let hex = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(pin.to_string(), format!("sha256:{hex}"));
+        let bytes: [u8; 32] = HEXLOWER.decode(hex.as_bytes()).unwrap().try_into().unwrap();
+        assert_eq!((pin.digest(), Pin::from(bytes)), (bytes, pin));
+        let pairs: Vec<_> = (0..32).map(|at| hex[2 * at..2 * at + 2].to_uppercase()).collect();
+        for text in [
+            format!("sha256:{hex}"),
+            format!("SHA256:{}", hex.to_uppercase()),
+            format!("sha256:{}", pairs.join(":")),
+        ] {
+            assert_eq!(text.parse(), Ok(pin), "{text}");
+        }
+        for text in [
+            "",
+            "sha256:",
+            hex,
+            &format!("sha1:{hex}"),
+            &format!("sha256:{}", &hex[2..]),
+            &format!("sha256:{}", &hex[1..]),
+            &format!("sha256:{hex}00"),
+            &format!("sha256:{hex}:"),
+            &format!("sha256::{hex}"),
+            &format!("sha256:{}:{}", &hex[..32], &hex[32..]),
+            &format!("sha256:{}", pairs.join("-")),
+            &format!("sha256:{}", hex.replace('b', "g")),
+            &format!("sha256:{}", "ä".repeat(32)),
+            "SHA256:UCUiLr7Pjs9wFFJMDByLgc3NrtdU344OgUM45wZPcIQ",
+        ] {
+            assert!(text.parse::<Pin>().unwrap_err().contains("64 hex digits"), "{text}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A router under a bad network: whatever is lost, doubled or overtaken, each stream gets the right answer.
+//! A router under a bad network: whatever is lost, doubled or overtaken, each visitor gets the right answer.
 //!
 //! `cargo test -p snocat-core --features sim --example test_your_router` runs it as the test that it is,
 //! `cargo run` with the same options as a program.
@@ -6,62 +6,28 @@
 #![expect(clippy::expect_used, reason = "a failed assumption is a failed test")]
 #![expect(clippy::disallowed_methods, reason = "any instant will do, to begin a simulation at")]
 
-use std::time::{Duration, Instant};
-
-use snocat_core::open::Header;
-use snocat_core::route::Policy;
-use snocat_core::sim::{LinkConfig, World, plain};
-use snocat_core::{Code, Event, auth};
+use snocat_core::sim::{LinkConfig, Pair, PairError};
+use snocat_core::{Code, Refusal, open::Header, route::Policy};
 
 /// What is tested: this side offers its web server and nothing else.
-fn router(header: &Header) -> Result<(), Code> {
+fn router(header: &Header) -> Result<(), Refusal> {
     let policy = Policy::only(["/tcp/80".parse().expect("an address")]);
-    policy.decide(header).map(drop).map_err(|refusal| refusal.code)
-}
-
-/// Connects with this seed, asks for a target, and returns what came of it.
-fn visit(seed: u64, target: &str) -> Option<Result<(), Code>> {
-    let mut world = World::new(Instant::now(), seed);
-    let accepts = auth::ListeningConfig::only(auth::NoProof);
-    let server = world.add(plain::listening(seed, accepts, &world.clock()));
-    let client = world.add(plain::connecting(!seed));
-    world.link(client, server, &LinkConfig::mobile());
-
-    let offers = auth::ConnectingConfig::only(auth::NoProof);
-    world.connect(client, server, &plain::connect(offers), plain::NAME)?.ok()?;
-    let mut answer = None;
-    let _in_time = world.run(Duration::from_secs(60), |world, host, id, event| {
-        let now = world.now();
-        let Some(tunnel) = world.tunnel_mut(host, id) else { return true };
-        match event {
-            Event::AuthRequested { ticket, .. } => {
-                let name = "home".parse().expect("a name");
-                tunnel.admit(now, ticket, name, Default::default()).expect("nobody has decided");
-                // A visitor is there at once.
-                let header = Header::forward(target.parse().expect("an address"));
-                tunnel.open(now, &header).expect("the client allows streams");
-            }
-            Event::OpenRequested { stream, header } => match router(&header) {
-                Ok(()) => tunnel.accept(now, stream).expect("nobody has answered"),
-                Err(code) => {
-                    let refusal = snocat_core::Refusal::new(code, "not here");
-                    tunnel.refuse(now, stream, refusal).expect("nobody has answered");
-                }
-            },
-            Event::Accepted { .. } => answer = Some(Ok(())),
-            Event::Refused { refusal, .. } => answer = Some(Err(refusal.code)),
-            _ => {}
-        }
-        answer.is_some()
-    });
-    answer
+    policy.decide(header).map(drop)
 }
 
 #[cfg_attr(test, test)]
 fn main() {
     for seed in 0..100 {
-        assert_eq!(visit(seed, "/tcp/80"), Some(Ok(())), "seed {seed}");
-        assert_eq!(visit(seed, "/tcp/22"), Some(Err(Code::NOT_ALLOWED)), "seed {seed}");
+        let start = std::time::Instant::now();
+        let mut pair = Pair::connect(start, seed, &LinkConfig::mobile()).expect("a tunnel");
+        let mut visit = |target: &str| {
+            let header = Header::forward(target.parse().expect("an address"));
+            pair.visit(&header, router)
+        };
+        let (web, ssh) = (visit("/tcp/80"), visit("/tcp/22"));
+        assert!(web.is_ok(), "seed {seed}: {web:?}");
+        let refused = |error| matches!(error, PairError::Refused(why) if why.code == Code::NOT_ALLOWED);
+        assert!(ssh.clone().is_err_and(refused), "seed {seed}: {ssh:?}");
     }
     println!("200 visits, each with the right answer");
 }

@@ -83,12 +83,12 @@ pub mod wire;
 
 pub use code::{Code, Escaped, Refusal};
 pub use endpoint::{
-    ConnectConfig, ConnectError, Datagram, Endpoint, EndpointConfig, EndpointEvent, ListenConfig,
-    TunnelEvent, TunnelId,
+    AdmissionCounts, ConnectConfig, ConnectError, Datagram, Endpoint, EndpointConfig, EndpointEvent,
+    ListenConfig, TunnelEvent, TunnelId,
 };
 pub use limits::Limits;
 pub use node::Node;
 pub use tunnel::{
-    ALPN, BindingId, CloseReason, ClosedBy, Event, OpenError, ReadError, ReadStatus, StreamId, Ticket,
-    Tunnel, TunnelError, WriteError,
+    ALPN, BindingId, CloseReason, ClosedBy, Event, OpenError, ReadError, ReadStatus, StreamId, StreamStage,
+    Ticket, Tunnel, TunnelError, WriteError,
 };

@@ -115,6 +115,11 @@ impl Node {
         &self.endpoint
     }
 
+    /// All tunnels, to look at, those that are still draining among them. This one call walks them all.
+    pub fn tunnels(&self) -> impl Iterator<Item = (TunnelId, &Tunnel)> {
+        self.tunnels.iter().flatten().map(|entry| (entry.tunnel.id(), &entry.tunnel))
+    }
+
     /// Tunnels, those that are still draining among them.
     pub fn len(&self) -> usize {
         self.count

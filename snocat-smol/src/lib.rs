@@ -19,8 +19,8 @@ pub use runtime::{Smol, Timer};
 pub use snocat_driver as driver;
 pub use snocat_driver::{
     AuthenticationChannel, AuthenticationClient, AuthenticationHandler, BindError, Binding, Bound,
-    CertificateProblem, ClientConfig, ClientTls, ConnectError, Denied, Destination, OpenError, ServerConfig,
-    ServerTls, StreamError, TcpRouter, TlsError, Trust, connect, core, serve,
+    CertificateProblem, ClientAuthorities, ClientConfig, ClientTls, ConnectError, Denied, Destination,
+    OpenError, ServerConfig, ServerTls, StreamError, TcpRouter, TlsError, Trust, connect, core, serve,
 };
 pub use stream::Stream;
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::BytesMut;
 use snocat_driver::core::auth::{ConnectingConfig, ListeningConfig, NoProof};
 use snocat_driver::core::quic::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use snocat_driver::core::quic::{ClientCrypto, ServerCrypto, TimeSource};
+use snocat_driver::core::quic::{ServerCrypto, TimeSource};
 use snocat_driver::core::{
     ALPN, ConnectConfig, Datagram, EndpointConfig, Event, Limits, ListenConfig, Node, Tunnel, TunnelId,
 };
@@ -41,8 +41,9 @@ pub struct Duo {
     pub passes: [usize; 2],
     /// Of how many datagrams of the client every second one is lost.
     pub lossy: usize,
+    /// The TLS configuration of the client.
+    pub tls: rustls::ClientConfig,
     start: Instant,
-    crypto: Arc<dyn ClientCrypto>,
     events: [VecDeque<Event>; 2],
     on_the_way: BTreeMap<(Instant, u64), (usize, BytesMut)>,
     sent: u64,
@@ -74,8 +75,8 @@ impl Duo {
             now: start,
             passes: [usize::MAX; 2],
             lossy: 0,
+            tls: connecting,
             start,
-            crypto: connecting,
             events: Default::default(),
             on_the_way: BTreeMap::new(),
             sent: 0,
@@ -91,7 +92,7 @@ impl Duo {
     /// Begins a connection. Nothing is sent yet.
     pub fn connect(&mut self, hold: bool) {
         let config = ConnectConfig {
-            crypto: self.crypto.clone(),
+            crypto: Arc::new(QuicClientConfig::try_from(self.tls.clone()).unwrap()),
             authentication: ConnectingConfig::only(NoProof),
             hold,
         };
@@ -230,7 +231,7 @@ fn address(side: usize) -> SocketAddr {
 }
 
 /// TLS as the protocol wants it (Protocol.md, "Transport").
-fn crypto() -> (Arc<dyn ServerCrypto>, Arc<dyn ClientCrypto>) {
+fn crypto() -> (Arc<dyn ServerCrypto>, rustls::ClientConfig) {
     let lab = Lab::new(Pairing { server: Runtime::Tokio, client: Runtime::Tokio });
     let (certificate, key) = lab.identity();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -252,10 +253,7 @@ fn crypto() -> (Arc<dyn ServerCrypto>, Arc<dyn ClientCrypto>) {
         .with_no_client_auth();
     client.alpn_protocols = vec![ALPN.to_vec()];
     client.resumption = rustls::client::Resumption::disabled();
-    (
-        Arc::new(QuicServerConfig::try_from(server).unwrap()),
-        Arc::new(QuicClientConfig::try_from(client).unwrap()),
-    )
+    (Arc::new(QuicServerConfig::try_from(server).unwrap()), client)
 }
 
 struct Stopped;

@@ -263,6 +263,8 @@ pub struct Stream {
     pub header: Header,
     /// What it is at each side.
     pub seats: [Seat; 2],
+    /// Since when its acceptor has had a part of what its opener has said, and waits for the rest.
+    pub arriving: Option<Duration>,
     /// Why the acceptor may have ended it before its opener knew of its acceptance.
     pub refused: Vec<Code>,
     /// Whether the acceptor has accepted it.
@@ -278,7 +280,8 @@ impl Stream {
         seats[opener as usize] = Seat::Asked(at);
         let mut directions = [0, 0].map(Direction::new);
         directions[opener as usize].planned = ahead;
-        Self { tunnel, opener, id, header, seats, refused: Vec::new(), accepted: false, directions }
+        let (arriving, refused) = (None, Vec::new());
+        Self { tunnel, opener, id, header, seats, arriving, refused, accepted: false, directions }
     }
 
     /// What it is at a side.

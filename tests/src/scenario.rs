@@ -12,6 +12,7 @@ mod decode;
 mod events;
 mod heal;
 mod run;
+mod strangers;
 mod streams;
 
 use std::fmt;
@@ -101,6 +102,17 @@ pub enum Credential {
     NothingFirst,
 }
 
+/// Strangers that come at once.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Crowd {
+    /// Clients with a wrong credential, which answer whatever they are asked.
+    Unknown,
+    /// Attempts in the name of the client's address, which nobody there knows of.
+    Forged,
+    /// Attempts in the name of many addresses, at which nobody is.
+    Scattered,
+}
+
 /// A direction between a client and the server.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum Way {
@@ -141,6 +153,8 @@ pub enum Fault {
 pub enum Op {
     /// A client connects, and asks for so many ports together with its authentication.
     Connect { client: u8, credential: Credential, bindings: u8 },
+    /// So many strangers come from where a client is.
+    Flood { client: u8, size: u8, crowd: Crowd },
     /// The n-th authentication that waits for it is decided.
     Decide { nth: u8, admit: bool },
     /// One side of the n-th tunnel opens a stream and writes so much ahead; the header may be a long one. Its peer reads
@@ -187,6 +201,7 @@ pub mod paste {
     pub use super::{Config, Scenario};
     pub use crate::model::{Pace::*, Side::*};
     pub use crate::scenario::Credential::*;
+    pub use crate::scenario::Crowd::*;
     pub use crate::scenario::Fault::*;
     pub use crate::scenario::Op::*;
     pub use crate::scenario::Size::*;

@@ -261,9 +261,9 @@ fn a_client_that_does_not_authenticate_is_gone_after_ten_seconds() {
     assert_eq!(duo.elapsed(), Duration::from_secs(10) + DELAY);
     let Event::Closed(reason) = duo.wait(CLIENT, closed) else { unreachable!() };
     assert_eq!((reason.by, reason.code), (ClosedBy::Peer, Code::TIMEOUT));
-    assert_eq!(duo.nodes[SERVER].endpoint().unauthenticated(), 1, "until it has drained");
+    assert_eq!(duo.nodes[SERVER].endpoint().admission().strangers, 1, "until it has drained");
     duo.pass(Duration::from_secs(5));
-    assert_eq!(duo.nodes[SERVER].endpoint().unauthenticated(), 0);
+    assert_eq!(duo.nodes[SERVER].endpoint().admission().strangers, 0);
     assert!(duo.nodes[SERVER].is_empty() && duo.nodes[CLIENT].is_empty());
 }
 
@@ -638,10 +638,10 @@ fn a_stranger_that_was_turned_away_gives_its_place_back_within_a_second() {
         .run(Duration::from_secs(20), |_, host, _, event| host == server && matches!(event, Event::Closed(_)))
         .unwrap();
     assert!(turned_away);
-    assert_eq!(world.node(server).unwrap().endpoint().unauthenticated(), 1);
+    assert_eq!(world.node(server).unwrap().endpoint().admission().strangers, 1);
     let limit = world.elapsed() + Limits::default().farewell_time + Duration::from_millis(1);
     let _until_then = world.run(limit, |_, _, _, _| false).unwrap();
-    assert_eq!(world.node(server).unwrap().endpoint().unauthenticated(), 0);
+    assert_eq!(world.node(server).unwrap().endpoint().admission().strangers, 0);
     assert!(world.node(server).unwrap().is_empty());
     let told = world
         .run(Duration::from_secs(20), |_, host, _, event| {

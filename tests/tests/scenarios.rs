@@ -16,6 +16,7 @@ const MET: &[&str] = &[
     "finished",
     "lost by a reset",
     "lost by silence",
+    "no header in time",
     "no stream left",
     "not answered in time",
     "offer cancelled",
@@ -24,6 +25,11 @@ const MET: &[&str] = &[
     "refused by the peer",
     "reset by the peer",
     "stopped",
+    "stranger asked to retry",
+    "stranger ignored in all",
+    "stranger ignored of one source",
+    "stranger let in",
+    "stranger let in after a Retry",
 ];
 
 #[test]
@@ -122,6 +128,31 @@ regressions! {
             Answer { nth: 0, accept: true },
             Stop { nth: 0, code: 0 },
             Wait { milliseconds: 10 },
+        ],
+    };
+    /// The model expected a side to know within 90 s that its peer is gone. quinn-proto 0.11.19 asks a new address once
+    /// whether it is the peer's, returns to the old one when no answer has come, and waits for three times the time for an
+    /// answer each time: here that was measured across a cut.
+    a_peer_that_is_gone_after_a_cut_is_missed_late: Scenario {
+        config: Config { weather: Far, more_clients: 0, server: Default, client: Default, decisions: AtOnce, answers: AtOnce, hold: false, segments: false, long_chain: true },
+        seed: 0x3d9a01e5,
+        ops: vec![
+            Connect { client: 0, credential: Right, bindings: 0 },
+            Connect { client: 0, credential: Right, bindings: 0 },
+            Wait { milliseconds: 681 },
+            Connect { client: 0, credential: Nothing, bindings: 0 },
+            Impair { client: 0, way: Down, fault: Cut },
+            Wait { milliseconds: 11376 },
+            Open { tunnel: 3, by: Client, ahead: 0, long: false, pace: Eager },
+            Open { tunnel: 1, by: Server, ahead: 0, long: false, pace: Eager },
+            Wait { milliseconds: 0 },
+            Mend { client: 0 },
+            Open { tunnel: 3, by: Server, ahead: 6124, long: true, pace: Eager },
+            Impair { client: 0, way: Both, fault: Bursts },
+            Connect { client: 0, credential: Wrong, bindings: 0 },
+            Wait { milliseconds: 91 },
+            Rebind { client: 0 },
+            Wait { milliseconds: 16873 },
         ],
     };
 }

@@ -1,6 +1,7 @@
 //! The commands that open no connection, and what a wrong command line does.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use crate::program::{Keys, binaries, binary, mode, run};
 
@@ -18,6 +19,7 @@ fn help_and_version_go_to_stdout() {
         for word in [
             "cert",
             "token",
+            "keygen",
             "server",
             "client",
             "demo",
@@ -50,6 +52,9 @@ fn wrong_usage_exits_with_2() {
         &["client", "--driver", "::1", "--target", "localhost:1"],
         &["cert"],
         &["cert", "keys/"],
+        &["keygen"],
+        &["keygen", "keys/"],
+        &["keygen", "x", "--comment", "a\nb"],
     ] {
         let ended = run(binary(), arguments);
         assert_eq!((ended.code, ended.stdout.as_str()), (Some(2), ""), "{arguments:?}: {ended:?}");
@@ -68,7 +73,7 @@ fn certificates() {
     let at = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
     let made = run(binary(), ["cert", &at("a/b/server"), "--san", "example.org", "--san", "::1"]);
     assert_eq!(made.code, Some(0), "{made:?}");
-    let fingerprint = made.stdout.trim_end().strip_prefix("SHA256:").unwrap();
+    let fingerprint = made.stdout.trim_end().strip_prefix("sha256:").unwrap();
     assert!(fingerprint.len() == 64 && fingerprint.bytes().all(|byte| byte.is_ascii_hexdigit()), "{made:?}");
     for (ending, label) in [("pub", "CERTIFICATE"), ("priv", "PRIVATE KEY")] {
         let path = directory.path().join(format!("a/b/server.{ending}.pem"));
@@ -124,12 +129,16 @@ fn files_that_do_not_serve() {
             ["server", "--cert", cert, "--key", key, "--token-file", token, "--quic", "127.0.0.1:0"],
         )
     };
+    let secret = |name: &str, text: &str| {
+        fs::write(at(name), text).unwrap();
+        fs::set_permissions(at(name), fs::Permissions::from_mode(0o600)).unwrap();
+    };
     server(&at("none"), &key, &token).failed_with(&["none", "snocat cert"]);
     server(&cert, &at("none"), &token).failed_with(&["none"]);
     server(&cert, &key, &at("none")).failed_with(&["none", "snocat token"]);
     server(&key, &key, &token).failed_with(&["holds no certificate"]);
     server(&cert, &cert, &token).failed_with(&["holds no private key"]);
-    fs::write(at("bad"), "# one\nalice:hello\n").unwrap();
+    secret("bad", "# one\nalice:hello\n");
     let bad = server(&cert, &key, &at("bad"));
     bad.failed_with(&["line 2"]);
     assert!(!bad.stderr.contains("hello"), "{bad:?}");
@@ -143,6 +152,54 @@ fn files_that_do_not_serve() {
     client(&at("none"), &token).failed_with(&["none"]);
     client(&cert, &at("none")).failed_with(&["none"]);
     let line = fs::read_to_string(&token).unwrap();
-    fs::write(at("two"), format!("{line}{}", run(binary(), ["token"]).stdout)).unwrap();
+    secret("two", &format!("{line}{}", run(binary(), ["token"]).stdout));
     client(&cert, &at("two")).failed_with(&["holds 2 tokens"]);
+}
+
+#[test]
+fn files_that_others_may_read_or_change_are_refused() {
+    let keys = Keys::new();
+    let at = |name: &str| keys.at(name).to_str().unwrap().to_owned();
+    let (cert, key, token) = (at("server.pub.pem"), at("server.priv.pem"), at("token"));
+    let chmod = |path: &str, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    let server = ["server", "--cert", &cert, "--key", &key, "--token-file", &token, "--quic", "127.0.0.1:0"];
+    let client = ["client", "--authority", &cert, "--token-file", &token, "--driver", "127.0.0.1:9"];
+    let client = [&client[..], &["--target", "127.0.0.1:9"]].concat();
+    for secret in [&key, &token] {
+        chmod(secret, 0o640);
+        let mend = format!("`chmod 600 {secret}`");
+        run(binary(), server).failed_with(&[secret, "can be read by other users of this machine", &mend]);
+        if *secret == token {
+            run(binary(), &client).failed_with(&[secret, &mend]);
+        }
+        chmod(secret, 0o600);
+    }
+    chmod(&cert, 0o664);
+    run(binary(), &client).failed_with(&[&cert, "can be changed by other users", "`chmod go-w "]);
+}
+
+#[test]
+fn key_pairs() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("keys/laptop");
+    let (at, public) = (path.to_str().unwrap(), path.with_extension("pub"));
+    let made = run(binary(), ["keygen", at, "--comment", "alice@laptop"]);
+    assert_eq!(made.code, Some(0), "{made:?}");
+    assert!(
+        made.stdout.starts_with("ssh-ed25519 AAAA") && made.stdout.ends_with(" alice@laptop\n"),
+        "{made:?}"
+    );
+    assert_eq!(fs::read_to_string(&public).unwrap(), made.stdout, "it can be appended to a file as it is");
+    assert!(made.stderr.contains("--identity") && made.stderr.contains("--authorized-keys"), "{made:?}");
+    assert_eq!((mode(&path), mode(&public)), (0o600, 0o600));
+    let private = fs::read_to_string(&path).unwrap();
+    assert!(private.starts_with("-----BEGIN OPENSSH PRIVATE KEY-----\n"), "{private}");
+    let told = format!("{}{}", made.stdout, made.stderr);
+    assert!(private.lines().skip(1).all(|line| !told.contains(line)), "a secret is in one place");
+
+    run(binary(), ["keygen", at]).failed_with(&["already exists", "--force"]);
+    assert_eq!(fs::read_to_string(&path).unwrap(), private);
+    let again = run(binary(), ["keygen", at, "--force"]);
+    assert_eq!(again.code, Some(0), "{again:?}");
+    assert_ne!(again.stdout, made.stdout);
 }

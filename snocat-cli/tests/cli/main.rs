@@ -2,6 +2,7 @@
 #![cfg(unix)]
 
 mod commands;
+mod credentials;
 mod killed;
 mod program;
 #[cfg(target_os = "linux")]

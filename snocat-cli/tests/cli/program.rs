@@ -75,13 +75,17 @@ impl Program {
 
     /// Starts what is prepared in `command`.
     pub(crate) fn spawn(command: &mut Command) -> Self {
-        let mut child = command
-            .env_remove("RUST_LOG")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        Self::spawn_prepared(command.env_remove("RUST_LOG"))
+    }
+
+    /// The same with a log of this level.
+    pub(crate) fn spawn_with_log(command: &mut Command, level: &str) -> Self {
+        Self::spawn_prepared(command.env("RUST_LOG", level).env_remove("SSLKEYLOGFILE"))
+    }
+
+    fn spawn_prepared(command: &mut Command) -> Self {
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let stdout = lines(child.stdout.take().unwrap());
         let stderr = lines(child.stderr.take().unwrap());
         Self { child, stdout, stderr }

@@ -13,8 +13,8 @@ use std::time::{Duration, SystemTime};
 use snocat_core::auth::ListeningConfig;
 use snocat_core::quic::TimeSource;
 use snocat_core::{
-    ConnectConfig, ConnectError, Datagram, Endpoint, EndpointConfig, EndpointEvent, Limits, ListenConfig,
-    Refusal, TunnelEvent, TunnelId,
+    AdmissionCounts, ConnectConfig, ConnectError, Datagram, Endpoint, EndpointConfig, EndpointEvent, Limits,
+    ListenConfig, Refusal, TunnelEvent, TunnelId,
 };
 
 use crate::cell::{Cell, Start};
@@ -152,6 +152,11 @@ impl<R: Runtime> Driver<R> {
     /// Authenticates new connections by these methods.
     pub(crate) fn set_authentication(&self, authentication: ListeningConfig) {
         lock(&self.state).endpoint.set_authentication(authentication);
+    }
+
+    /// What has become of those who wanted to connect.
+    pub(crate) fn admission(&self) -> AdmissionCounts {
+        lock(&self.state).endpoint.admission()
     }
 
     /// Takes no new connections from here on. Returns the tunnels there are.

@@ -45,6 +45,6 @@ pub use server::{ServerEvent, TunnelServer};
 pub use snocat_core as core;
 pub use stream::{ByteStream, Stream, StreamError};
 pub use table::TunnelTable;
-pub use tls::{CertificateProblem, ClientTls, ServerTls, TlsError, Trust};
+pub use tls::{CertificateProblem, ClientAuthorities, ClientTls, ServerTls, TlsError, Trust};
 pub use tunnel::{BindError, BindingRequest, Offer, OpenError, PendingBinding, Tunnel};
 pub use udp::{Registered, SystemUdp};

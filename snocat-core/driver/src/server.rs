@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
 
 use snocat_core::auth::{Claim, Failure, ListeningConfig, Outcome, TunnelName};
-use snocat_core::{CloseReason, Code, Refusal};
+use snocat_core::{AdmissionCounts, CloseReason, Code, Refusal};
 
 use crate::authentication::Methods;
 use crate::cell::Cell;
@@ -90,6 +90,11 @@ impl<R: Runtime> TunnelServer<R> {
         for tunnel in self.acceptor.table.all() {
             end_unless_it_stands(&tunnel, &config);
         }
+    }
+
+    /// What has become of those who wanted to connect.
+    pub fn admission(&self) -> AdmissionCounts {
+        self.driver.admission()
     }
 
     /// The next event; `None` once the server was closed and everything was told.

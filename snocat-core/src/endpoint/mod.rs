@@ -16,6 +16,7 @@ mod config;
 mod congestion;
 mod ids;
 
+pub use admission::AdmissionCounts;
 use admission::{Admission, Verdict};
 pub(crate) use config::Quic;
 pub use config::{ConnectConfig, EndpointConfig, ListenConfig};
@@ -198,12 +199,12 @@ impl Endpoint {
         let handle = self.ids.handle(id)?;
         match event.0 {
             EndpointEventKind::Authenticated => {
-                self.admission.ended(id);
+                self.admission.authenticated(id);
                 None
             }
             EndpointEventKind::Quic(event) => {
                 if event.is_drained() {
-                    self.admission.ended(id);
+                    self.admission.gone(id);
                     self.ids.remove(id);
                 }
                 self.inner.handle_event(handle, event).map(TunnelEvent)
@@ -230,9 +231,9 @@ impl Endpoint {
         !self.incoming.is_empty() || !self.responses.is_empty()
     }
 
-    /// Connections that have not proven who they are, in all.
-    pub fn unauthenticated(&self) -> usize {
-        self.admission.total()
+    /// What has become of those who wanted to connect, and how many of them have not proven who they are yet.
+    pub fn admission(&self) -> AdmissionCounts {
+        self.admission.counts()
     }
 
     /// Connections that the endpoint knows, those that are still draining among them.
@@ -250,14 +251,11 @@ impl Endpoint {
     }
 
     fn admit(&mut self, incoming: Incoming) {
+        let source = incoming.remote_address().ip();
         let validated = incoming.remote_address_validated();
-        let waiting = self.incoming.len();
-        match self.admission.judge(incoming.remote_address().ip(), validated, waiting) {
-            Verdict::Admit => {
-                self.admission.admitted(incoming.remote_address().ip());
-                self.incoming.push_back(incoming);
-            }
-            Verdict::Ignore => self.inner.ignore(incoming),
+        match self.admission.decide(source, validated, self.incoming.len()) {
+            Verdict::Admit => self.incoming.push_back(incoming),
+            Verdict::Ignore | Verdict::IgnoreSource => self.inner.ignore(incoming),
             Verdict::Retry => {
                 let mut buffer = Vec::new();
                 match self.inner.retry(incoming, &mut buffer) {

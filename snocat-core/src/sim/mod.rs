@@ -4,6 +4,7 @@
 //! tested under a bad network in milliseconds, and what fails fails again with the same seed. Nothing in here
 //! looks at a clock, starts a thread or draws from the system's randomness.
 //!
+//! - [`Pair`]: a server, a client and the tunnel between them, to test a router with.
 //! - [`World`]: nodes on a network, and the time.
 //! - [`Network`]: hosts and links alone, for those who drive something else than nodes.
 //! - [`LinkConfig`]: what a direction of a link does: delay, jitter, loss in bursts, copies, reordering, rate
@@ -38,6 +39,7 @@
 
 mod link;
 mod network;
+mod pair;
 pub mod plain;
 mod rng;
 mod trace;
@@ -45,6 +47,7 @@ mod world;
 
 pub use link::{LinkConfig, Loss};
 pub use network::{Arrival, Clock, Host, Network};
+pub use pair::{Pair, PairError};
 pub use rng::{Chance, Rng};
 pub use trace::Trace;
 pub use world::{MAX_STEPS_AT_ONE_TIME, Spinning, Step, World};

@@ -135,6 +135,20 @@ impl Network {
 
     /// Sends one datagram.
     pub fn send(&mut self, from: Host, destination: SocketAddr, ecn: Option<EcnCodepoint>, data: &[u8]) {
+        if let Some(source) = self.address(from) {
+            self.send_as(source, from, destination, ecn, data);
+        }
+    }
+
+    /// Sends one datagram that claims to come from `source`. It takes the way of `from`'s; what answers it does not.
+    pub fn send_as(
+        &mut self,
+        source: SocketAddr,
+        from: Host,
+        destination: SocketAddr,
+        ecn: Option<EcnCodepoint>,
+        data: &[u8],
+    ) {
         let now = self.clock.elapsed();
         let to = self.by_address.get(&destination).copied();
         let copies = match to {
@@ -146,7 +160,6 @@ impl Network {
         };
         let arrivals = copies.iter().flatten().map(|(at, _)| *at);
         self.recorder.sent(now, from.0, to.map(Host::index), data, arrivals);
-        let Some(source) = self.address(from) else { return };
         for (at, flipped) in copies.into_iter().flatten() {
             let mut data = BytesMut::from(data);
             if let Some(bit) = flipped
@@ -239,6 +252,16 @@ mod tests {
         network.send(one, address(3), None, b"new");
         assert_eq!(network.receive().unwrap().data, b"new"[..]);
         assert!(network.receive().is_none() && network.in_flight() == 0);
+    }
+
+    #[test]
+    fn a_forged_datagram_takes_the_way_of_its_sender_and_tells_another_source() {
+        let delay = Duration::from_millis(10);
+        let (mut network, one, other) = pair(1, &LinkConfig::delay(delay));
+        network.send_as(address(9), one, address(2), None, b"hello");
+        network.advance_to(delay);
+        let arrival = network.receive().unwrap();
+        assert_eq!((arrival.to, arrival.source), (other, address(9)));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use super::link::LinkConfig;
-use super::network::{Clock, Host, Network};
+use super::network::{Arrival, Clock, Host, Network};
 use super::trace::Trace;
 use crate::{ConnectConfig, ConnectError, Datagram, EndpointConfig, Event, Node, Tunnel, TunnelId};
 
@@ -18,8 +18,17 @@ pub const MAX_STEPS_AT_ONE_TIME: u32 = 100_000;
 pub enum Step {
     /// Events wait: [`World::poll`] them first. Nothing was done.
     Events,
-    /// A datagram has arrived or a deadline has passed, at some node.
-    Happened,
+    /// A datagram has reached a host.
+    Arrived {
+        /// Where. Nothing takes it in if the node of this host was killed.
+        at: Host,
+        /// The address that it comes from, or claims to.
+        from: SocketAddr,
+    },
+    /// A datagram has reached an address that nobody has any more.
+    Lost,
+    /// A deadline of this node has passed.
+    TimedOut(Host),
     /// Nothing more happens until the time that was given; time is there now.
     Waited,
 }
@@ -229,10 +238,9 @@ impl World {
         };
         self.advance_to(next);
         match deadline {
-            Some((at, host)) if arrival.is_none_or(|arrival| at < arrival) => self.time_out(host),
-            _ => self.deliver(),
+            Some((at, host)) if arrival.is_none_or(|arrival| at < arrival) => Ok(self.time_out(host)),
+            _ => Ok(self.deliver()),
         }
-        Ok(Step::Happened)
     }
 
     /// Runs until `stop` says so or the time `until` since the start is there. `stop` sees every event.
@@ -279,22 +287,21 @@ impl World {
         }
     }
 
-    fn time_out(&mut self, host: Host) {
+    fn time_out(&mut self, host: Host) -> Step {
         let now = self.now();
         if let Some(node) = self.node_mut(host) {
             node.handle_timeout(now);
         }
+        Step::TimedOut(host)
     }
 
-    fn deliver(&mut self) {
+    fn deliver(&mut self) -> Step {
         let now = self.now();
-        if let Some(arrival) = self.network.receive()
-            && let Some(node) = self.node_mut(arrival.to)
-        {
-            let datagram =
-                Datagram { remote: arrival.source, local_ip: None, ecn: arrival.ecn, data: arrival.data };
-            node.handle_datagram(now, datagram);
+        let Some(Arrival { to, source, ecn, data }) = self.network.receive() else { return Step::Lost };
+        if let Some(node) = self.node_mut(to) {
+            node.handle_datagram(now, Datagram { remote: source, local_ip: None, ecn, data });
         }
+        Step::Arrived { at: to, from: source }
     }
 
     fn advance_to(&mut self, elapsed: Duration) {

@@ -21,7 +21,7 @@ mod window;
 use control::Control;
 pub use event::{BindingId, CloseReason, ClosedBy, Event, StreamId, Ticket};
 use streams::Stream;
-pub use streams::{OpenError, ReadError, ReadStatus, WriteError};
+pub use streams::{OpenError, ReadError, ReadStatus, StreamStage, WriteError};
 use window::Window;
 
 use crate::auth::{self, Attributes, TunnelName};

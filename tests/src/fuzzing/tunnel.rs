@@ -359,7 +359,10 @@ impl Pair {
     fn check(&self) {
         let limits = limits();
         for side in &self.sides {
-            assert!(side.node.endpoint().unauthenticated() <= limits.unauthenticated);
+            let counts = side.node.endpoint().admission();
+            assert!(counts.peak <= limits.unauthenticated, "{counts:?}");
+            let known = counts.authenticated + counts.refused + counts.strangers as u64;
+            assert_eq!(counts.admitted, known, "{counts:?}");
             assert!(side.node.endpoint().connections() == side.node.len());
             if let Some(tunnel) = side.id.and_then(|id| side.node.tunnel(id)) {
                 // Those of the peer, and its own, that the peer allows.
@@ -372,7 +375,7 @@ impl Pair {
     fn end(mut self) {
         for _ in 0..SPIN {
             if self.sides.iter().all(|side| side.node.is_empty()) {
-                let left = self.sides.iter().map(|side| side.node.endpoint().unauthenticated());
+                let left = self.sides.iter().map(|side| side.node.endpoint().admission().strangers);
                 assert_eq!(left.sum::<usize>(), 0, "strangers are counted that are gone");
                 return;
             }

@@ -30,6 +30,7 @@ impl Run<'_> {
             Op::Connect { client: number, credential, bindings } => {
                 self.connect(client(number), credential, bindings)
             }
+            Op::Flood { client: number, size, crowd } => self.crowd(client(number), size.into(), crowd),
             Op::Decide { nth: number, admit } => match nth(self.waiting(), number) {
                 Some(tunnel) => self.decide(tunnel, admit),
                 None => Ok(()),

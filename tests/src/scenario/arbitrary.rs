@@ -90,6 +90,7 @@ impl Op {
         use Number::{Byte, Word};
         match self {
             Self::Connect { client, bindings, .. } => vec![Byte(client), Byte(bindings)],
+            Self::Flood { client, size, .. } => vec![Byte(client), Byte(size)],
             Self::Open { tunnel, ahead, .. } => vec![Byte(tunnel), Word(ahead)],
             Self::Write { nth, length } | Self::Read { nth, length } => vec![Byte(nth), Word(length)],
             Self::Reset { nth, code } | Self::Stop { nth, code } => vec![Byte(nth), Byte(code)],

@@ -132,6 +132,13 @@ impl Op {
             48 if host.is_multiple_of(2) => Self::Crash { host: nth },
             48 | 49 => Self::Restart { host },
             50 => Self::Noise { client, way: from.way(), length: from.length() % 1472 },
+            51 => {
+                // A few most of the time, sometimes more than a source may have by default.
+                let size = from.byte();
+                let size = if size < 240 { size % 8 } else { size - 170 };
+                let crowd = from.pick(&[Crowd::Unknown, Crowd::Forged, Crowd::Scattered]);
+                Self::Flood { client, size, crowd }
+            }
             // Mostly milliseconds, sometimes a minute.
             _ => Self::Wait { milliseconds: from.length() >> (host & 7) },
         }

@@ -15,6 +15,7 @@ use crate::model::{Check, End, Key, Method, Phase, Seat};
 impl Run<'_> {
     /// One event of a tunnel.
     pub(super) fn event(&mut self, key: Key, event: Event) -> Check {
+        self.note_stranger(key, &event);
         if let Event::AuthRequested { ticket, claim } = event {
             return self.claimed(key, ticket, &claim);
         }
@@ -184,7 +185,8 @@ impl Run<'_> {
                         let late = self.world.elapsed() >= self.limits_of(side).authentication_time;
                         let late = late || reason.by == ClosedBy::Peer;
                         hold!(!up || reason.by == ClosedBy::Peer, "{}", of());
-                        hold!(late && (self.faults || self.may_be_late()), "{}", of());
+                        let forged = self.anonymous && index.is_none();
+                        hold!(late && (self.faults || forged || self.may_be_late()), "{}", of());
                     }
                     // Whatever the reason, it cannot be told before the handshake is done.
                     Code::CLOSED => hold!(reason.by == ClosedBy::Peer && !up, "{}", of()),
@@ -214,11 +216,10 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Whether an authentication may take too long though nothing is lost: nobody decides, or there are more
-    /// strangers than the server deals with.
+    /// Whether an authentication may take too long though nothing is lost: nobody decides, or there were more
+    /// strangers than the server deals with. That others connect in a client's name is no reason.
     fn may_be_late(&self) -> bool {
-        let limits = self.limits(true);
-        self.config.decisions == Timing::Late || self.model.tunnels.len() > limits.unauthenticated_per_source
+        self.config.decisions == Timing::Late || self.is_overrun()
     }
 
     // ---- streams
@@ -274,7 +275,7 @@ impl Run<'_> {
                 let mut own_codes = own.from(side).reset.iter();
                 let by_itself = own_codes
                     .any(|code| *code == said.code || *code == Code::NONE && said.code == Code::INTERNAL);
-                let too_late = said.code == Code::TIMEOUT && (!in_time || self.faults);
+                let too_late = said.code == Code::TIMEOUT && !in_time;
                 hold!(by_acceptor || by_itself || too_late, "{said:?} of {of}");
                 own.cut_by(side, Code::CANCELLED);
                 own.seats[side as usize] = Seat::Over;

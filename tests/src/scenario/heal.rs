@@ -8,15 +8,15 @@ use snocat_core::{Code, Refusal};
 use super::run::Run;
 use super::*;
 use crate::hold;
-use crate::model::{Check, End, Pace, Phase, Seat};
+use crate::model::{Check, End, Pace, Phase, Seat, Tunnel};
 
-/// Until a tunnel whose peer is gone is known to be lost, and what is on its way through others has arrived:
-/// the idle time, and as much again for the longest pause between two attempts to reach a peer.
+/// Until what is on its way through tunnels that live has arrived: the idle time, and as much again for the longest
+/// pause between two attempts to reach a peer.
 const CONVERGED: Duration = Duration::from_secs(90);
 /// Until a client that starts now is served.
 const SERVED: Duration = Duration::from_secs(3);
-/// Until nothing is left of tunnels that were closed: three times what seems to be the time for an answer, and
-/// that may have been measured across a cut.
+/// Until a tunnel whose peer is gone is known to be lost, and nothing is left of tunnels that were closed: some times
+/// what seems to be the time for an answer, and that may have been measured across a cut.
 const FORGOTTEN: Duration = Duration::from_secs(300);
 
 impl Run<'_> {
@@ -51,10 +51,16 @@ impl Run<'_> {
         if !self.run_until(limit, |run| run.unfinished(true).is_none())? {
             return Err(format!("not at its end: {:?}", self.unfinished(true)));
         }
+        let limit = self.world.elapsed() + FORGOTTEN;
+        let lost = |run: &Self| run.model.tunnels.iter().position(is_lost);
+        if !self.run_until(limit, |run| lost(run).is_none())? {
+            return Err(format!("one side does not know that tunnel {:?} is lost", lost(self)));
+        }
         // A client that gives up may, with its last word, look like a new one.
         self.wait_until(self.world.elapsed() + Duration::from_secs(1))?;
-        let known =
-            |run: &Self| run.world.node(run.server).is_none_or(|node| node.endpoint().unauthenticated() == 0);
+        let known = |run: &Self| {
+            run.world.node(run.server).is_none_or(|node| node.endpoint().admission().strangers == 0)
+        };
         let limit = self.world.elapsed() + FORGOTTEN;
         hold!(self.run_until(limit, known)?, "strangers are left after {FORGOTTEN:?}");
         self.check_ends()?;
@@ -77,9 +83,7 @@ impl Run<'_> {
     fn unfinished(&self, all: bool) -> Option<String> {
         for (index, tunnel) in self.model.tunnels.iter().enumerate() {
             let [client, server] = &tunnel.parties;
-            let server_over = server.is_over() || matches!(server.phase, Phase::Absent);
-            let settled = client.is_up() && server.is_up() || client.is_over() && server_over;
-            if !settled {
+            if !(client.is_up() && server.is_up() || is_over(tunnel) || is_lost(tunnel)) {
                 return Some(format!("tunnel {index}: {:?} and {:?}", client.phase, server.phase));
             }
         }
@@ -87,7 +91,8 @@ impl Run<'_> {
             let sleeps = |side: Side| stream.directions[side as usize].pace == Pace::Asleep;
             let unheard = stream.seat(stream.opener.other()) == Seat::Absent;
             let taken_back = unheard && stream.seat(stream.opener) == Seat::Over;
-            if taken_back || self.model.tunnels[stream.tunnel].party(Side::Client).is_over() {
+            let tunnel = &self.model.tunnels[stream.tunnel];
+            if taken_back || is_over(tunnel) || is_lost(tunnel) {
                 continue;
             }
             for writer in Side::BOTH {
@@ -103,7 +108,7 @@ impl Run<'_> {
                 }
             }
         }
-        let open = |tunnel: &crate::model::Tunnel, side| {
+        let open = |tunnel: &Tunnel, side| {
             let key = tunnel.party(side).key?;
             let tunnel = self.world.tunnel(key.host, key.id).filter(|_| self.lives[&key.host] == key.life)?;
             (tunnel.open_streams() > 0).then(|| tunnel.open_streams())
@@ -161,7 +166,7 @@ impl Run<'_> {
         self.wait_until(self.world.elapsed() + FORGOTTEN)?;
         for host in [self.server].into_iter().chain(self.clients.clone()) {
             let Some(node) = self.world.node(host) else { continue };
-            let left = (node.len(), node.endpoint().connections(), node.endpoint().unauthenticated());
+            let left = (node.len(), node.endpoint().connections(), node.endpoint().admission().strangers);
             hold!(left == (0, 0, 0), "node {} has left {left:?}", host.index());
             hold!(node.poll_timeout().is_none(), "node {} waits for something", host.index());
         }
@@ -169,4 +174,15 @@ impl Run<'_> {
         hold!(in_flight == 0, "{in_flight} datagrams are on their way");
         Ok(())
     }
+}
+
+/// Whether both sides know the end of a tunnel, those that never knew of it among them.
+fn is_over(tunnel: &Tunnel) -> bool {
+    let [client, server] = &tunnel.parties;
+    client.is_over() && (server.is_over() || matches!(server.phase, Phase::Absent))
+}
+
+/// Whether only one side of a tunnel knows its end.
+fn is_lost(tunnel: &Tunnel) -> bool {
+    !is_over(tunnel) && tunnel.parties.iter().any(|party| party.is_over())
 }

@@ -9,6 +9,7 @@ use snocat_core::auth::{ListeningConfig, NoProof, TokenKey, TokenKeys, TokenSecr
 use snocat_core::sim::{Chance, Host, LinkConfig, Loss, Rng, Step, Trace, World, plain};
 use snocat_core::{EndpointConfig, Event, Limits, TunnelId};
 
+use super::strangers::Strangers;
 use super::*;
 use crate::hold;
 use crate::model::{Check, Key, Model, Phase, Seat, tight};
@@ -105,6 +106,11 @@ pub(super) struct Run<'a> {
     pub(super) counts: BTreeMap<&'static str, u64>,
     /// What must be over once all events are handled.
     pub(super) suspects: Vec<Suspect>,
+    pub(super) strangers: Strangers,
+    /// Whether there are attempts that no client has made.
+    pub(super) anonymous: bool,
+    /// How many addresses were made up.
+    pub(super) forged: u16,
 }
 
 /// Something that has said that it is over before an event has.
@@ -135,6 +141,9 @@ impl<'a> Run<'a> {
             healing: false,
             counts: BTreeMap::new(),
             suspects: Vec::new(),
+            strangers: Strangers::default(),
+            anonymous: false,
+            forged: 0,
         };
         for host in [run.server].into_iter().chain(run.clients.clone()) {
             run.start(host);
@@ -152,6 +161,7 @@ impl<'a> Run<'a> {
         let reset_key = plain::connecting(host.index() as u64).reset_key;
         let seed = self.rng.draw();
         let config = if host == self.server {
+            self.strangers = Strangers::default();
             let keys =
                 (0..self.clients.len()).map(|client| TokenKey::of(&format!("c{client}"), secret(client)));
             let accepts = ListeningConfig {
@@ -256,7 +266,7 @@ impl<'a> Run<'a> {
             if done(self) {
                 return Ok(true);
             }
-            if self.world.step(until).map_err(|spinning| spinning.to_string())? == Step::Waited {
+            if self.step(until)? == Step::Waited {
                 self.settle()?;
                 return Ok(done(self));
             }
@@ -289,14 +299,10 @@ impl<'a> Run<'a> {
     }
 
     /// What holds at any time.
-    fn check(&self) -> Check {
+    fn check(&mut self) -> Check {
         let now = self.world.elapsed();
-        if let Some(node) = self.world.node(self.server) {
-            let limits = self.limits(true);
-            let most = limits.unauthenticated.min(limits.unauthenticated_per_source * self.clients.len());
-            let strangers = node.endpoint().unauthenticated();
-            hold!(strangers <= most, "{strangers} strangers, and no more than {most} may be");
-        }
+        self.check_strangers()?;
+        self.check_headers()?;
         for (index, tunnel) in self.model.tunnels.iter().enumerate() {
             for side in Side::BOTH {
                 let party = tunnel.party(side);

@@ -6,7 +6,9 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use snocat_core::open::Header;
 use snocat_core::route::RouteAddress;
-use snocat_core::{Code, OpenError, ReadError, ReadStatus, Refusal, StreamId, TunnelError, WriteError};
+use snocat_core::{
+    Code, OpenError, ReadError, ReadStatus, Refusal, StreamId, StreamStage, TunnelError, WriteError,
+};
 
 use super::run::{Run, Suspect};
 use super::*;
@@ -60,6 +62,36 @@ impl Run<'_> {
             None => Ok(None),
             Some(Err(error)) => Err(format!("a stream cannot be opened: {error}")),
         }
+    }
+
+    /// A header that has begun to arrive is complete in time, or its stream is refused: then, and not before.
+    pub(super) fn check_headers(&mut self) -> Check {
+        let now = self.world.elapsed();
+        for index in 0..self.model.streams.len() {
+            let stream = &self.model.streams[index];
+            let acceptor = stream.opener.other();
+            let party = self.model.tunnels[stream.tunnel].party(acceptor);
+            if stream.seat(acceptor) != Seat::Absent || party.is_over() {
+                continue;
+            }
+            let key = party.key;
+            let stage = key.and_then(|key| self.world.tunnel(key.host, key.id)?.stage(stream.id));
+            let (waits, since) = (stage == Some(StreamStage::Arriving), stream.arriving);
+            let due = since.unwrap_or(now) + self.limits_of(acceptor).header_time;
+            hold!(!waits || now <= due, "the header of stream {index} should have been there at {due:?}");
+            let given_up = stream.directions.iter().any(|way| !way.reset.is_empty() || way.cut);
+            let stream = &mut self.model.streams[index];
+            stream.arriving = waits.then(|| since.unwrap_or(now));
+            if since.is_some() && !waits {
+                let of = format!("stream {index} was refused without a header, which had time until {due:?}");
+                hold!(now == due || given_up, "{of}");
+                if now == due {
+                    stream.refused.push(Code::TIMEOUT);
+                    self.count("no header in time");
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The streams that wait for an answer.

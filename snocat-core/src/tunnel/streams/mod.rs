@@ -32,6 +32,21 @@ enum Stage {
     Refusing,
 }
 
+/// How far a stream has come at one side.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum StreamStage {
+    /// Opened by this side; the peer's answer is not here yet.
+    Asked,
+    /// Opened by the peer; its header is not here in full yet.
+    Arriving,
+    /// Opened by the peer; this side has not decided yet.
+    Offered,
+    /// Both sides agree.
+    Running,
+    /// Refused by this side; the answer has not left yet.
+    Refusing,
+}
+
 /// What the application has not yet polled of a stream: each at most once in the queue of events.
 #[derive(Debug, Default)]
 pub(super) struct Notices {
@@ -308,6 +323,17 @@ impl Tunnel {
             }
             _ => self.stop_half(stream, code),
         }
+    }
+
+    /// How far a stream has come; `None` if it is over, or was never heard of.
+    pub fn stage(&self, stream: StreamId) -> Option<StreamStage> {
+        Some(match self.streams.get(&stream)?.stage {
+            Stage::Asked(_) => StreamStage::Asked,
+            Stage::Arriving(_) => StreamStage::Arriving,
+            Stage::Offered => StreamStage::Offered,
+            Stage::Running => StreamStage::Running,
+            Stage::Refusing => StreamStage::Refusing,
+        })
     }
 
     fn is_the_applications(&self, stream: StreamId) -> bool {

@@ -1,0 +1,259 @@
+//! Whom a server lets in: its files of credentials, as they are now. Read at the start, and again when they change.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use futures_lite::future;
+use snocat_driver::core::auth::{
+    Authenticator, AuthorizedKey, AuthorizedKeys, Chain, ClientCertificates, ListeningConfig, NoProof,
+    TokenKey, TokenKeys,
+};
+use snocat_driver::{ClientAuthorities, Runtime, ServerTls, TunnelServer};
+
+use crate::args::ServerArgs;
+use crate::error::Error;
+use crate::keys::{KeyFile, authorized};
+use crate::methods::{Given, Method, Methods};
+use crate::watch::Watch;
+use crate::{output, tls, token};
+
+/// How often tunnels are asked whether their credentials still stand, where time alone can change the answer.
+const REVIEW: Duration = Duration::from_secs(5);
+
+/// What a server shows, and whom it lets in.
+pub struct Accepted {
+    methods: Methods,
+    tokens: Option<Source<KeyFile<TokenKey>>>,
+    keys: Option<Source<KeyFile<AuthorizedKey>>>,
+    authorities: Option<Source<Option<Arc<ClientAuthorities>>>>,
+    tls: ServerTls,
+    certificate: (PathBuf, PathBuf),
+    watch: Watch,
+}
+
+/// A file, and what it held when it was last read without an error.
+struct Source<T> {
+    path: PathBuf,
+    held: T,
+    read: fn(&std::path::Path) -> Result<T, Error>,
+}
+
+impl<T> Source<T> {
+    fn new(
+        path: &Option<PathBuf>,
+        read: fn(&std::path::Path) -> Result<T, Error>,
+    ) -> Result<Option<Self>, Error> {
+        let source = |path: &PathBuf| Ok(Self { path: path.clone(), held: read(path)?, read });
+        path.as_ref().map(source).transpose()
+    }
+
+    /// Reads it again, if that can be done. What cannot be read changes nothing.
+    fn renew(&mut self, watch: &Watch) {
+        if !watch.watches(&self.path) {
+            return;
+        }
+        match (self.read)(&self.path) {
+            Ok(held) => self.held = held,
+            Err(error) => stays(&error),
+        }
+    }
+}
+
+fn stays(error: &Error) {
+    output::warning(format_args!("{error}; what was read before stays in force"));
+}
+
+impl Accepted {
+    /// Reads everything.
+    ///
+    /// # Errors
+    /// Nobody decided about authentication, or a file is missing, is open to others, or holds nothing.
+    pub fn read(arguments: &ServerArgs) -> Result<Self, Error> {
+        let methods = methods(arguments)?;
+        let ServerArgs { token_file, authorized_keys, client_ca, cert, key, .. } = arguments;
+        let files =
+            [token_file.as_ref(), authorized_keys.as_ref(), client_ca.as_ref(), Some(cert), Some(key)];
+        // Before they are read, so that a change in between is noticed.
+        let watch = Watch::new(files.into_iter().flatten().cloned());
+        let accepted = Self {
+            methods,
+            tokens: Source::new(token_file, token::read)?,
+            keys: Source::new(authorized_keys, authorized::read)?,
+            authorities: Source::new(client_ca, tls::client_authorities)?,
+            tls: tls::server(cert, key)?,
+            certificate: (cert.clone(), key.clone()),
+            watch,
+        };
+        accepted.somebody()?;
+        Ok(accepted)
+    }
+
+    /// A file that lets nobody in is a mistake at the start, and a withdrawal of everything later.
+    fn somebody(&self) -> Result<(), Error> {
+        let now = SystemTime::now();
+        if let Some(tokens) = &self.tokens {
+            tokens.held.some_valid(now, "token", token::ADVICE)?;
+        }
+        if let Some(keys) = &self.keys {
+            keys.held.some_valid(now, "key", authorized::FORM)?;
+        }
+        match &self.authorities {
+            Some(Source { path, held: None, .. }) => Err(Error::failed(
+                format_args!("{} holds no certificate", path.display()),
+                "give the certificates of those who issue certificates for clients, PEM",
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// What the server shows. What is read later reaches it, too.
+    pub fn tls(&self) -> ServerTls {
+        self.tls.clone()
+    }
+
+    /// The methods, with the credentials that are valid now.
+    pub fn config(&self) -> ListeningConfig {
+        let now = SystemTime::now();
+        self.tls.ask_for_certificates(self.methods.uses(Method::TlsClientCert));
+        let tokens = self.tokens.as_ref().map(|tokens| Arc::new(TokenKeys::new(tokens.held.valid(now))));
+        let keys = self.keys.as_ref().map(|keys| Arc::new(AuthorizedKeys::new(keys.held.valid(now))));
+        let authorities = self.authorities.as_ref().and_then(|authorities| authorities.held.clone());
+        let one = |method: &Method| -> Option<Arc<dyn Authenticator>> {
+            Some(match method {
+                Method::Token => tokens.clone()?,
+                Method::Ed25519 => keys.clone()?,
+                Method::TlsClientCert => Arc::new(ClientCertificates::new(authorities.clone()?)),
+                Method::None => Arc::new(NoProof),
+            })
+        };
+        let together = |methods: &Vec<Method>| -> Option<Arc<dyn Authenticator>> {
+            match methods.as_slice() {
+                [alone] => one(alone),
+                // Without one of them nobody gets in by all.
+                several => {
+                    Some(Arc::new(Chain::of_authenticators(several.iter().map(one).collect::<Option<_>>()?)))
+                }
+            }
+        };
+        ListeningConfig { methods: self.methods.0.iter().filter_map(together).collect() }
+    }
+
+    /// Lets everybody in.
+    pub fn everybody(&self) -> bool {
+        self.methods.uses(Method::None)
+    }
+
+    /// Keeps a running server up to date, for good.
+    pub async fn keep_current<R: Runtime>(mut self, runtime: &R, server: &TunnelServer<R>) {
+        loop {
+            self.watch.set_expiry(self.next_expiry());
+            let changed = async {
+                self.watch.changed(runtime).await;
+                true
+            };
+            let time = self.authorities.is_some();
+            let review = async {
+                match time {
+                    true => runtime.sleep_until(runtime.now() + REVIEW).await,
+                    false => future::pending().await,
+                }
+                false
+            };
+            if future::or(changed, review).await {
+                self.renew();
+                server.set_authentication(self.config());
+                output::note("read the files of certificates and credentials again");
+            } else {
+                server.review();
+            }
+        }
+    }
+
+    fn renew(&mut self) {
+        let Self { watch, tokens, keys, authorities, .. } = self;
+        tokens.iter_mut().for_each(|tokens| tokens.renew(watch));
+        keys.iter_mut().for_each(|keys| keys.renew(watch));
+        authorities.iter_mut().for_each(|authorities| authorities.renew(watch));
+        let (certificate, key) = &self.certificate;
+        if self.watch.watches(certificate)
+            && self.watch.watches(key)
+            && let Err(error) = tls::replace(&self.tls, certificate, key)
+        {
+            stays(&error);
+        }
+    }
+
+    fn next_expiry(&self) -> Option<SystemTime> {
+        let now = SystemTime::now();
+        let tokens = self.tokens.as_ref().and_then(|tokens| tokens.held.next_expiry(now));
+        let keys = self.keys.as_ref().and_then(|keys| keys.held.next_expiry(now));
+        tokens.into_iter().chain(keys).min()
+    }
+}
+
+/// Who is let in. Somebody has to decide that: there is no default.
+fn methods(arguments: &ServerArgs) -> Result<Methods, Error> {
+    let given = [
+        Given { method: Method::Token, option: "--token-file", is: arguments.token_file.is_some() },
+        Given {
+            method: Method::Ed25519,
+            option: "--authorized-keys",
+            is: arguments.authorized_keys.is_some(),
+        },
+        Given { method: Method::TlsClientCert, option: "--client-ca", is: arguments.client_ca.is_some() },
+    ];
+    match &arguments.auth {
+        Some(methods) => methods.clone().with(&given),
+        None if given.iter().any(|given| given.is) => {
+            Ok(Methods::each(given.iter().filter(|given| given.is).map(|given| given.method)))
+        }
+        None => Err(Error::usage(
+            "who may connect is not said",
+            "pass --authorized-keys FILE, --token-file FILE (`snocat token FILE` makes one) or --client-ca FILE, or \
+             --auth none to let in everybody",
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::args::{Arguments, Command};
+
+    fn decided(options: &str) -> Result<String, Error> {
+        let line = format!("snocat server --cert c --key k {options}");
+        let arguments = Arguments::try_parse_from(line.split_whitespace()).unwrap();
+        let Command::Server(server) = arguments.command else { panic!("not the server") };
+        methods(&server).map(|methods| methods.to_string())
+    }
+
+    #[test]
+    fn authentication_is_a_decision() {
+        assert_eq!(decided("").unwrap_err().code(), 2);
+        assert_eq!(decided("--auth none").unwrap(), "none");
+        assert_eq!(decided("--token-file t").unwrap(), "token");
+        assert_eq!(
+            decided("--token-file t --client-ca c --authorized-keys a").unwrap(),
+            "tls-client-cert,ed25519,token"
+        );
+        let together = "--token-file t --client-ca c --auth token+tls-client-cert,token";
+        assert_eq!(decided(together).unwrap(), "tls-client-cert+token,token");
+        assert_eq!(decided("--token-file t --auth token,none").unwrap(), "token,none");
+    }
+
+    #[test]
+    fn methods_and_files_belong_together() {
+        for (options, hint) in [
+            ("--auth token", "--token-file"),
+            ("--auth none --token-file t", "--token-file"),
+            ("--auth token --token-file t --client-ca c", "--client-ca"),
+        ] {
+            let error = decided(options).unwrap_err();
+            assert_eq!(error.code(), 2, "{options}");
+            assert!(error.to_string().contains(hint), "{error}");
+        }
+    }
+}

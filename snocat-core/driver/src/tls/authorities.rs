@@ -1,0 +1,137 @@
+//! Whose a client's certificate is: the method `tls-client-cert` asks, not TLS.
+
+use std::fmt;
+use std::sync::Arc;
+
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, DnsName};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
+use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
+use rustls::{CertificateError, RootCertStore};
+use snocat_core::Escaped;
+use snocat_core::auth::{CertificateJudge, Grant, Proven};
+use webpki::EndEntityCert;
+
+use super::{TlsError, is_authority, provider};
+
+/// The most bytes of a URI that is an identity. DNS names are never longer.
+const MAX_URI: usize = 255;
+
+/// Accepts the certificates for clients that these authorities have issued, as long as they are valid.
+///
+/// The identity is the first DNS name among the alternative names of the certificate, in lower case; without one, the
+/// first URI. What stands in the subject is none, nor is a wildcard. It is granted what [`Grant::to`] says.
+///
+/// Accepted is what webpki accepts (RFC 5280): no CA bit in the client's own certificate, name constraints, and, if
+/// there are extended key usages, that for clients among them.
+pub struct ClientAuthorities {
+    verifier: Arc<dyn ClientCertVerifier>,
+    clock: Arc<dyn TimeProvider>,
+}
+
+impl fmt::Debug for ClientAuthorities {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientAuthorities").finish_non_exhaustive()
+    }
+}
+
+impl ClientAuthorities {
+    /// What these authorities have issued and not revoked.
+    ///
+    /// If there are revocation lists at all, there must be one of each issuer, up to the authority: a certificate that
+    /// no list speaks of is not accepted. Of two lists of one issuer the first counts. A list counts for as long as it
+    /// is given, whatever it says about its next update: a list that nobody renews must not end every tunnel at once.
+    ///
+    /// # Errors
+    /// [`TlsError::Authority`], [`TlsError::NoAuthority`], [`TlsError::RevocationList`].
+    pub fn new(
+        authorities: Vec<CertificateDer<'static>>,
+        revocation_lists: Vec<CertificateRevocationListDer<'static>>,
+    ) -> Result<Self, TlsError> {
+        let mut roots = RootCertStore::empty();
+        for authority in authorities {
+            roots.add(authority).map_err(TlsError::Authority)?;
+        }
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
+            .with_crls(revocation_lists)
+            .build()
+            .map_err(|error| match error {
+                VerifierBuilderError::NoRootAnchors => TlsError::NoAuthority,
+                VerifierBuilderError::InvalidCrl(error) => TlsError::RevocationList(error.into()),
+                other => TlsError::Provider(other.to_string()),
+            })?;
+        Ok(Self { verifier, clock: Arc::new(DefaultTimeProvider) })
+    }
+
+    /// With a clock that is not the system's.
+    #[must_use]
+    pub fn with_clock(self, clock: Arc<dyn TimeProvider>) -> Self {
+        Self { clock, ..self }
+    }
+}
+
+impl CertificateJudge for ClientAuthorities {
+    fn judge(&self, chain: &[CertificateDer<'_>]) -> Result<Proven, String> {
+        let Some((own, intermediates)) = chain.split_first() else {
+            return Err("there is no certificate".to_owned());
+        };
+        let parsed = EndEntityCert::try_from(own).map_err(|_| "the certificate cannot be read")?;
+        let name = name(&parsed);
+        let now = self.clock.current_time().ok_or("what time it is, is not known")?;
+        self.verifier.verify_client_cert(own, intermediates, now).map_err(|error| {
+            let name = name.as_deref().unwrap_or("without a name");
+            // That is what it calls itself. For the log, no more.
+            format!("{} ({})", reason(&error), Escaped(name))
+        })?;
+        let identity = name.ok_or("the certificate carries no name")?;
+        let grant = Grant::to(&identity);
+        Ok(Proven::new(identity, grant))
+    }
+}
+
+/// The name that is the identity.
+fn name(certificate: &webpki::Cert<'_>) -> Option<String> {
+    // Wildcards are among those that webpki finds, but no names to rustls. A dot at the end makes no other name.
+    let hosts = certificate.valid_dns_names().filter(|name| DnsName::try_from(*name).is_ok());
+    let hosts = hosts.map(|name| name.trim_end_matches('.').to_ascii_lowercase());
+    let uris = certificate.valid_uri_names().filter(|uri| is_uri(uri)).map(str::to_owned);
+    hosts.chain(uris).next()
+}
+
+/// Whether it begins with a scheme, as each URI in a certificate must (RFC 5280, 4.2.1.6): without one it could pass
+/// for a DNS name, about which an authority may have less to say.
+fn is_uri(text: &str) -> bool {
+    let Some((scheme, _)) = text.split_once(':') else { return false };
+    scheme.starts_with(|first: char| first.is_ascii_alphabetic())
+        && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
+        && text.bytes().all(|byte| byte.is_ascii_graphic())
+        && text.len() <= MAX_URI
+}
+
+fn reason(error: &rustls::Error) -> String {
+    known(error).map_or_else(
+        || format!("the certificate is not acceptable: {}", Escaped(&error.to_string())),
+        str::to_owned,
+    )
+}
+
+fn known(error: &rustls::Error) -> Option<&'static str> {
+    use CertificateError as Error;
+    let rustls::Error::InvalidCertificate(error) = error else { return None };
+    Some(match error {
+        Error::UnknownIssuer | Error::BadSignature => {
+            "no authority that is accepted here has issued the certificate"
+        }
+        Error::Expired | Error::ExpiredContext { .. } => "the certificate has expired",
+        Error::NotValidYet | Error::NotValidYetContext { .. } => "the certificate is not valid yet",
+        Error::Revoked => "the certificate was revoked",
+        Error::UnknownRevocationStatus => {
+            "no revocation list speaks of the certificate or of an issuer of it"
+        }
+        Error::InvalidPurpose | Error::InvalidPurposeContext { .. } => {
+            "the certificate is not one for clients"
+        }
+        other if is_authority(other) => "the certificate is that of an authority, not of a client",
+        _ => return None,
+    })
+}
