@@ -100,6 +100,11 @@ impl Program {
         })
     }
 
+    /// The next line of stdout, if there is one before it ends.
+    pub(crate) fn next_line(&mut self) -> Option<String> {
+        self.stdout.recv_timeout(PATIENCE).ok()
+    }
+
     /// The next line of stdout, an event with this name.
     #[track_caller]
     pub(crate) fn event(&mut self, name: &str) -> Value {
