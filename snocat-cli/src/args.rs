@@ -127,12 +127,16 @@ Examples:
     /// Take tunnels from clients, and forward TCP ports of this machine into them
     ///
     /// Each client gets a port of this machine, and connections to that port come out at the client's target. Who
-    /// may be a client is a decision that the server does not start without: give --token-file, or say --auth none.
+    /// may be a client is a decision that the server does not start without: give --authorized-keys, --token-file or
+    /// --client-ca, or say --auth none. These files are read again when they change, and who is no longer in them has
+    /// to go.
     #[command(after_long_help = "\
 Examples:
   snocat server --cert server.pub.pem --key server.priv.pem --token-file tokens
-  snocat server --cert server.pub.pem --key server.priv.pem --token-file tokens \\
-      --quic '[::]:9090' --tcp 0.0.0.0 --ports 20000:20999")]
+  snocat server --cert server.pub.pem --key server.priv.pem --authorized-keys keys \\
+      --quic '[::]:9090' --tcp 0.0.0.0 --ports 20000:20999
+  snocat server --cert server.pub.pem --key server.priv.pem \\
+      --client-ca ca.pem --token-file tokens --auth tls-client-cert+token")]
     Server(ServerArgs),
 
     /// Open a tunnel to a server, and connect what comes through it to one target
@@ -144,7 +148,9 @@ Examples:
   snocat client --driver example.org:9090 --authority server.pub.pem \\
       --token-file token --target 127.0.0.1:3000
   snocat client --driver '[2001:db8::1]:9090' --san example.org --authority server.pub.pem \\
-      --token-file token --name web --port 8081 --target intranet.local:80")]
+      --identity keys/web --name web --port 8081 --target intranet.local:80
+  snocat client --driver 203.0.113.7:9090 --pin sha256:6f69…367d \\
+      --token-file <(pass show snocat) --target 127.0.0.1:22")]
     Client(ClientArgs),
 }
 
@@ -237,6 +243,10 @@ pub struct ServerArgs {
     #[arg(long, value_name = "FIRST:LAST", default_value_t = Ports(8080..=8090))]
     pub ports: Ports,
 
+    /// How to tell events.
+    #[command(flatten)]
+    pub format: Format,
+
     /// Let in who holds one of the private keys whose public keys are in this file (see `snocat keygen`)
     ///
     /// As OpenSSH's authorized_keys: a public key a line, behind options if it has some. Only the owner may be able to
@@ -267,35 +277,38 @@ pub struct ServerArgs {
     /// What strangers may have.
     #[command(flatten)]
     pub strangers: StrangerArgs,
-
-    /// How to tell events.
-    #[command(flatten)]
-    pub format: Format,
 }
 
 /// What those may have who have not proven yet who they are.
 #[derive(Args, Clone, Copy, Debug)]
-#[command(next_help_heading = "Strangers: connections that are not authenticated yet")]
+#[command(next_help_heading = "Strangers (connections that are not authenticated yet)")]
 pub struct StrangerArgs {
     /// Seconds that authentication may take, from the first packet
-    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    #[arg(long, value_name = "SECONDS", default_value_t = Limits::default().authentication_time.as_secs(),
+        value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub auth_time: u64,
 
     /// Strangers at once; further ones have to wait
-    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = limit(Limits::default().unauthenticated),
+        value_parser = clap::value_parser!(u32).range(1..))]
     pub strangers: u32,
 
     /// Strangers at once of one source: an IPv4 address, an IPv6 /64
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = limit(Limits::default().unauthenticated_per_source),
+        value_parser = clap::value_parser!(u32).range(1..))]
     pub strangers_per_source: u32,
 
     /// From this many strangers on, new ones first have to show that they receive, which takes a round trip
-    #[arg(long, value_name = "N", default_value_t = 256)]
+    #[arg(long, value_name = "N", default_value_t = limit(Limits::default().retry_from))]
     pub retry_from: u32,
 
     /// From this many strangers of one source on
-    #[arg(long, value_name = "N", default_value_t = 16)]
+    #[arg(long, value_name = "N", default_value_t = limit(Limits::default().retry_from_per_source))]
     pub retry_from_per_source: u32,
+}
+
+fn limit(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 impl StrangerArgs {
