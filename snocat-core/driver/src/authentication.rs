@@ -141,6 +141,10 @@ impl AuthenticationChannel {
             if shared.closed {
                 return Err(ChannelError::Closed);
             }
+            // A message that was not read yet is the peer's turn, too: what is sent answers it, and is bound to it.
+            if shared.unread.is_some() {
+                return Err(ChannelError::PeersTurn);
+            }
             shared.ticket.take().ok_or(ChannelError::PeersTurn)?
         };
         self.link.answer(ticket, Answer::Say(message.into()));
