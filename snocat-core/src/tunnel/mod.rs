@@ -433,7 +433,7 @@ impl Tunnel {
         }
     }
 
-    /// rustls lets a client in that offers no ALPN at all.
+    /// Not every TLS refuses a peer that offers no ALPN at all.
     fn speaks_our_protocol(&self) -> bool {
         self.connection
             .crypto_session()
