@@ -2,6 +2,8 @@
 //!
 //! They share the turns: a message of the chain carries one of each member that has something to say, so that a chain
 //! of methods with one message each takes no longer than one of them.
+//!
+//! A chain is no member of another one: a member's proofs are told from another's by its place, and there is one place.
 
 use std::fmt;
 use std::sync::Arc;
@@ -103,6 +105,19 @@ impl Links {
         Box::new(Self(members.map(|exchange| Link { exchange, state: state() }).collect()))
     }
 
+    /// The members with their places.
+    ///
+    /// # Errors
+    /// `internal`: this chain is a member itself.
+    fn members(&mut self, context: &Context<'_>) -> Result<impl Iterator<Item = (u8, &mut Link)>, Failure> {
+        match context.place {
+            None => Ok(self.numbered()),
+            Some(_) => {
+                Err(Refusal::new(Code::INTERNAL, "a chain of methods is no member of another one").into())
+            }
+        }
+    }
+
     fn numbered(&mut self) -> impl Iterator<Item = (u8, &mut Link)> {
         (0..=u8::MAX).zip(&mut self.0)
     }
@@ -134,7 +149,8 @@ impl Exchange for Links {
         // What a member finds wrong counts only after every member has looked: which of them it was is not to be told
         // by the time that it takes.
         let mut failure = None;
-        for (place, link) in self.numbered() {
+        let mut any = false;
+        for (place, link) in self.members(context)? {
             let part = match reader.varint()? {
                 0 => None,
                 1 => Some(reader.bytes(Frame::MAX_PAYLOAD)?),
@@ -142,8 +158,9 @@ impl Exchange for Links {
             };
             match (part, &link.state) {
                 (Some(part), State::Waits) => {
+                    any = true;
                     let received = link.exchange.receive(part, &context.at(place));
-                    failure = failure.or(received.err());
+                    failure = worse(failure, received.err());
                     link.state = State::Due;
                 }
                 (None, State::Waits) if context.side == Side::Connecting => {}
@@ -152,11 +169,14 @@ impl Exchange for Links {
             }
         }
         ended(&reader)?;
+        if !any {
+            return Err(DecodeError::Invalid("a message in which no member has a part").into());
+        }
         failure.map_or(Ok(()), Err)
     }
 
     fn turn(&mut self, context: &Context<'_>) -> Result<Turn, Failure> {
-        for (place, link) in self.numbered() {
+        for (place, link) in self.members(context)? {
             if matches!(link.state, State::Due) {
                 link.state = match link.exchange.turn(&context.at(place))? {
                     Turn::Say(part) => State::Says(part),
@@ -205,6 +225,15 @@ impl Exchange for Links {
             link.exchange.confirm(before_proof, reader.bytes(Frame::MAX_PAYLOAD)?, &context.at(place))?;
         }
         Ok(ended(&reader)?)
+    }
+}
+
+/// What the peer learns must not depend on whether another member was content: a part that is malformed is told
+/// whatever the others found, and a refusal as `auth-refused` only if all parts were sound.
+fn worse(one: Option<Failure>, other: Option<Failure>) -> Option<Failure> {
+    match (one, other) {
+        (Some(Failure::Denied(_)), Some(other @ Failure::Refused(_))) => Some(other),
+        (one, other) => one.or(other),
     }
 }
 

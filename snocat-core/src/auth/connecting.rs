@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 
-use super::messages::{MAX_METHODS, Offer, decode_outcome, decode_select};
+use super::messages::{MAX_METHOD_NAME, MAX_METHODS, Offer, decode_outcome, decode_select};
 use super::method::{Answer, Context, Exchange, Failure, Question, Session, Side, Turn};
 use super::transcript::Transcript;
 use super::{ConnectingConfig, ConnectingStep, Outcome, TunnelName};
@@ -64,7 +64,8 @@ impl Connecting {
     /// The first flight: OFFER, and PROOF with the first message of the method that is preferred.
     ///
     /// # Errors
-    /// `internal`: no method (or more than 16) configured, no exporter, or called twice.
+    /// `internal`: no method (or more than 16) configured, one whose name is not 1 to 64 bytes long, no exporter, or
+    /// called twice.
     pub fn start(&mut self, session: &dyn Session) -> Result<ConnectingStep, Failure> {
         let idle = matches!(std::mem::replace(&mut self.state, State::Over), State::Idle);
         if !idle || self.exchanges.len() > MAX_METHODS {
@@ -72,6 +73,9 @@ impl Connecting {
         }
         if self.exchanges.is_empty() {
             return Err(Refusal::new(Code::INTERNAL, "no authentication method is configured").into());
+        }
+        if !self.offered.iter().all(|name| (1..=MAX_METHOD_NAME).contains(&name.len())) {
+            return Err(Refusal::new(Code::INTERNAL, "the name of a method has 1 to 64 bytes").into());
         }
         let offer = Offer::encode(self.name.as_ref(), self.offered.iter().map(String::as_str));
         let flight = self.transcript.connecting(Frame::OFFER, &offer);

@@ -133,7 +133,8 @@ impl Exchange for Verifier {
         let signature =
             signature.try_into().map_err(|_| DecodeError::Invalid("an ed25519 signature has 64 bytes"))?;
         let binding = context.binding(key)?;
-        // An unknown key takes as long as a known one: the signature is checked with what was shown.
+        // One binding and one verification, whether the key is known or not: what is computed depends on nothing but
+        // what was shown.
         let valid = VerifyingKey::from_bytes(key)
             .and_then(|key| key.verify_strict(&signed(&binding), &Signature::from_bytes(signature)))
             .is_ok();

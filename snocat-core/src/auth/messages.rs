@@ -7,7 +7,7 @@ use crate::wire::{DecodeError, Frame, Reader, put_bytes, put_varint};
 /// The most methods in one offer.
 pub(super) const MAX_METHODS: usize = 16;
 /// The most bytes of a method's name.
-const MAX_METHOD_NAME: usize = 64;
+pub(super) const MAX_METHOD_NAME: usize = 64;
 /// The most attributes of a tunnel.
 const MAX_ATTRIBUTES: usize = 32;
 /// The most bytes of an attribute's key.

@@ -82,7 +82,8 @@ pub trait Exchange: Send + Sync {
         Ok(context.binding(before_proof)?.to_vec())
     }
 
-    /// Connecting side: checks that proof.
+    /// Connecting side: checks that proof. The listening side decides when it is satisfied, so this may come after any
+    /// message of this side: a method that has to hear more of the peer before it trusts it says so here.
     ///
     /// # Errors
     /// `unproven`: the tunnel ends.
@@ -99,8 +100,7 @@ pub trait Exchange: Send + Sync {
     }
 }
 
-/// What a side does when it is its turn.
-#[derive(Debug)]
+/// What a side does when it is its turn. `Debug` shows of a message only how long it is: it may be a password.
 pub enum Turn {
     /// It says this, at most [`Frame::MAX_PAYLOAD`](crate::wire::Frame::MAX_PAYLOAD) bytes, and waits for the peer.
     Say(Vec<u8>),
@@ -125,8 +125,8 @@ pub struct Question {
     pub requested: Option<TunnelName>,
 }
 
-/// A message of the peer.
-#[derive(Clone, Eq, PartialEq, Debug)]
+/// A message of the peer. `Debug` shows only how long it is: it may be a password.
+#[derive(Clone, Eq, PartialEq)]
 pub struct Received {
     /// The message.
     pub message: Vec<u8>,
@@ -135,8 +135,7 @@ pub struct Received {
     pub binding: [u8; 32],
 }
 
-/// The answer to a [`Question`].
-#[derive(Debug)]
+/// The answer to a [`Question`]. `Debug` shows of a message only how long it is: it may be a password.
 pub enum Answer {
     /// Says this to the peer.
     Say(Vec<u8>),
@@ -146,6 +145,42 @@ pub enum Answer {
     Denied(String),
     /// Ends the tunnel with this.
     Refused(Refusal),
+}
+
+impl fmt::Debug for Turn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Say(message) => f.debug_tuple("Say").field(&Length(message)).finish(),
+            Self::Satisfied(proven) => f.debug_tuple("Satisfied").field(proven).finish(),
+            Self::Ask(question) => f.debug_tuple("Ask").field(question).finish(),
+        }
+    }
+}
+
+impl fmt::Debug for Received {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Received").field("message", &Length(&self.message)).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Say(message) => f.debug_tuple("Say").field(&Length(message)).finish(),
+            Self::Satisfied(proven) => f.debug_tuple("Satisfied").field(proven).finish(),
+            Self::Denied(reason) => f.debug_tuple("Denied").field(reason).finish(),
+            Self::Refused(refusal) => f.debug_tuple("Refused").field(refusal).finish(),
+        }
+    }
+}
+
+/// Bytes that are nobody's business, in `Debug`.
+pub(super) struct Length<'a>(pub(super) &'a [u8]);
+
+impl fmt::Debug for Length<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
 }
 
 /// Whom the listening side has before it.

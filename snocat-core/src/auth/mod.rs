@@ -24,6 +24,7 @@ mod token;
 mod transcript;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 pub use self::certificate::{CertificateJudge, ClientCertificate, ClientCertificates};
@@ -33,6 +34,7 @@ pub use self::ed25519::{AuthorizedKey, AuthorizedKeys, Ed25519Key};
 pub use self::external::External;
 pub use self::grant::{Grant, NamePattern, Names, PatternError, Suggestion};
 pub use self::listening::Listening;
+use self::method::Length;
 pub use self::method::{
     Answer, Authenticator, Context, Credential, Exchange, Failure, Proven, Question, Received, Session, Side,
     Turn,
@@ -92,8 +94,7 @@ impl ListeningConfig {
     }
 }
 
-/// What to do after a frame on the connecting side.
-#[derive(Debug)]
+/// What to do after a frame on the connecting side. `Debug` shows of what is to be sent only how long it is.
 pub enum ConnectingStep {
     /// Send this on stream 0 (nothing, if it is empty) and wait for more.
     Send(Vec<u8>),
@@ -108,8 +109,7 @@ pub enum ConnectingStep {
     Done(Outcome),
 }
 
-/// What to do after a frame on the listening side.
-#[derive(Debug)]
+/// What to do after a frame on the listening side. `Debug` shows of what is to be sent only how long it is.
 pub enum ListeningStep {
     /// Send this on stream 0 (nothing, if it is empty) and wait for more.
     Send(Vec<u8>),
@@ -127,6 +127,32 @@ pub enum ListeningStep {
         /// What was proven and asked for.
         claim: Claim,
     },
+}
+
+impl fmt::Debug for ConnectingStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Send(bytes) => f.debug_tuple("Send").field(&Length(bytes)).finish(),
+            Self::Ask { send, question } => {
+                f.debug_struct("Ask").field("send", &Length(send)).field("question", question).finish()
+            }
+            Self::Done(outcome) => f.debug_tuple("Done").field(outcome).finish(),
+        }
+    }
+}
+
+impl fmt::Debug for ListeningStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Send(bytes) => f.debug_tuple("Send").field(&Length(bytes)).finish(),
+            Self::Ask { send, question } => {
+                f.debug_struct("Ask").field("send", &Length(send)).field("question", question).finish()
+            }
+            Self::Decide { send, claim } => {
+                f.debug_struct("Decide").field("send", &Length(send)).field("claim", claim).finish()
+            }
+        }
+    }
 }
 
 /// Whom the listening side has before it, once the method is satisfied.

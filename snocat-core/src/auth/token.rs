@@ -197,6 +197,8 @@ impl Exchange for Verifier {
     fn receive(&mut self, message: &[u8], context: &Context<'_>) -> Result<(), Failure> {
         let (key_id, proof) =
             message.split_first_chunk().ok_or(DecodeError::Invalid("a token's message without a key id"))?;
+        // One binding and one HMAC, whether the id is known or not. (What the map tells by its time is the start of
+        // ids, which nobody can make use of without the secret behind one.)
         let binding = context.binding(key_id)?;
         let key = self.keys.by_id.get(key_id);
         let secret = key.map_or(&self.keys.dummy, |key| &key.secret);

@@ -135,7 +135,9 @@ impl Tunnel {
         };
         self.adopt_stream_0(stream);
         let step = match &mut self.phase {
-            Phase::Authenticating(Role::Connecting { machine, .. }) => machine.start(&Tls(&self.connection)),
+            Phase::Authenticating(Role::Connecting { machine, .. }) => {
+                machine.start(&Tls(&self.connection, self.origin))
+            }
             _ => return,
         };
         self.connecting_step(step);
@@ -157,7 +159,7 @@ impl Tunnel {
         }
         self.question = None;
         self.touch(now);
-        let session = Tls(&self.connection);
+        let session = Tls(&self.connection, self.origin);
         match &mut self.phase {
             Phase::Authenticating(Role::Connecting { machine, .. }) => {
                 let step = machine.answer(answer, &session);
@@ -183,7 +185,7 @@ impl Tunnel {
     pub(super) fn send_outcome(&mut self, name: TunnelName, attributes: Attributes) {
         let result = match &mut self.phase {
             Phase::Authenticating(Role::Listening { machine, .. }) => {
-                machine.accept(name, attributes, &Tls(&self.connection))
+                machine.accept(name, attributes, &Tls(&self.connection, self.origin))
             }
             _ => return,
         };
@@ -255,7 +257,7 @@ impl Tunnel {
     }
 
     fn authentication_frame(&mut self, frame: &Frame) {
-        let session = Tls(&self.connection);
+        let session = Tls(&self.connection, self.origin);
         match &mut self.phase {
             Phase::Authenticating(Role::Connecting { machine, .. }) => {
                 let step = machine.handle(frame, &session);
@@ -400,8 +402,8 @@ impl Tunnel {
     }
 }
 
-/// The TLS session of a connection, as a method sees it.
-struct Tls<'a>(&'a Connection);
+/// The TLS session of a connection, as a method sees it, and where the handshake came from.
+struct Tls<'a>(&'a Connection, SocketAddr);
 
 impl Session for Tls<'_> {
     fn export(&self, context: &[u8; 32]) -> Option<[u8; 32]> {
@@ -416,7 +418,7 @@ impl Session for Tls<'_> {
     }
 
     fn remote(&self) -> SocketAddr {
-        self.0.remote_address()
+        self.1
     }
 
     fn local(&self) -> Option<IpAddr> {

@@ -91,6 +91,9 @@ enum Deadline {
 pub struct Tunnel {
     id: TunnelId,
     connection: Connection,
+    /// Where the handshake came from. What a credential may do is judged by it, and not by where a packet says that the
+    /// peer has moved to: until that is validated, its source may be forged.
+    origin: SocketAddr,
     phase: Phase,
     limits: Arc<Limits>,
     now: Instant,
@@ -153,6 +156,7 @@ impl Tunnel {
         let limits = quic.limits.clone();
         let mut tunnel = Self {
             id,
+            origin: connection.remote_address(),
             connection,
             phase: Phase::Handshake(role),
             control: Control::new(&limits),

@@ -5,11 +5,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ring::digest::{SHA256, digest};
+use rustls::pki_types::CertificateDer;
 
 use super::{Bind, Bound, Control, Frame, FrameDecoder, Reader, put_varint};
 use crate::auth::{
-    Attributes, Connecting, ConnectingConfig, ConnectingStep, Credential, Listening, ListeningConfig,
-    ListeningStep, NoProof, TokenKey, TokenKeys, TokenSecret,
+    Attributes, Authenticator, AuthorizedKey, AuthorizedKeys, CertificateJudge, Chain, ClientCertificate,
+    ClientCertificates, Connecting, ConnectingConfig, ConnectingStep, Credential, Ed25519Key, Grant,
+    Listening, ListeningConfig, ListeningStep, NoProof, Proven, Session, TokenKey, TokenKeys, TokenSecret,
+    TunnelName,
 };
 use crate::code::{Code, Refusal};
 use crate::open::{Answer, AnswerDecoder, Header, HeaderDecoder};
@@ -32,14 +35,28 @@ fn written() -> BTreeMap<&'static str, Vec<u8>> {
     blocks
 }
 
-/// The exporter of the examples, which notes the last context and what became of it.
-struct Exporter(RefCell<([u8; 32], [u8; 32])>);
+/// The TLS session of the examples, which notes each context that was exported for, and what became of it.
+#[derive(Default)]
+struct Tls(RefCell<Vec<([u8; 32], [u8; 32])>>);
 
-impl Exporter {
+impl Session for Tls {
     fn export(&self, context: &[u8; 32]) -> Option<[u8; 32]> {
         let output = digest(&SHA256, &[&b"exporter"[..], context].concat()).as_ref().try_into().ok()?;
-        self.0.replace((*context, output));
+        self.0.borrow_mut().push((*context, output));
         Some(output)
+    }
+
+    fn certificates(&self) -> Vec<CertificateDer<'static>> {
+        vec![b"a certificate".to_vec().into()]
+    }
+}
+
+#[derive(Debug)]
+struct AnyCertificate;
+
+impl CertificateJudge for AnyCertificate {
+    fn judge(&self, _: &[CertificateDer<'_>]) -> Result<Proven, String> {
+        Ok(Proven::new("whoever", Grant::default()))
     }
 }
 
@@ -49,34 +66,40 @@ fn frames(bytes: &[u8]) -> Vec<Frame> {
     std::iter::from_fn(|| decoder.next().unwrap()).collect()
 }
 
-/// Runs one exchange to its end; gives the four or five frames in their order, and the exporter after the
-/// connecting side's last proof and at its end.
-fn exchange(methods: Vec<Arc<dyn Credential>>, none: bool) -> (Vec<Vec<u8>>, Exporter, Exporter) {
-    let secret = TokenSecret::new((0..32).collect::<Vec<u8>>()).unwrap();
-    let mut accepted = ListeningConfig::only(TokenKeys::new(vec![TokenKey::nameless(secret)]));
-    if none {
-        accepted.methods.push(Arc::new(NoProof));
-    }
+/// One exchange that has come to its end.
+struct Example {
+    /// The four or five frames in their order.
+    sent: Vec<Vec<u8>>,
+    /// Contexts and bindings of the connecting side's last PROOF, one for each member.
+    proof: Vec<([u8; 32], [u8; 32])>,
+    /// The same of OUTCOME.
+    outcome: Vec<([u8; 32], [u8; 32])>,
+}
+
+/// Runs an exchange of methods with `members` proofs in a message.
+fn exchange(
+    methods: Vec<Arc<dyn Credential>>,
+    accepts: Vec<Arc<dyn Authenticator>>,
+    members: usize,
+) -> Example {
     let config = ConnectingConfig { methods, name: Some("home".parse().unwrap()) };
     let mut connecting = Connecting::new(&config);
-    let mut listening = Listening::new(&accepted);
-    let (here, there) = (Exporter(RefCell::default()), Exporter(RefCell::default()));
-    let (export, check) =
-        (|context: &[u8; 32]| here.export(context), |context: &[u8; 32]| there.export(context));
+    let mut listening = Listening::new(&ListeningConfig { methods: accepts });
+    let (here, there) = (Tls::default(), Tls::default());
+    let last = |tls: &Tls| tls.0.borrow().iter().rev().take(members).rev().copied().collect();
 
-    let ConnectingStep::Send(mut flight) = connecting.start(&export).unwrap() else { panic!() };
+    let ConnectingStep::Send(mut flight) = connecting.start(&here).unwrap() else { panic!() };
     let mut sent = Vec::new();
     let selection = loop {
         let mut answer = None;
         for frame in frames(&flight) {
             sent.push(Frame::encode(frame.kind, &frame.payload));
-            answer = Some(listening.handle(&frame, &check).unwrap());
+            answer = Some(listening.handle(&frame, &there).unwrap());
         }
         match answer {
             Some(ListeningStep::Decide { send, .. }) => break send,
             Some(ListeningStep::Send(send)) => {
-                let ConnectingStep::Send(next) = connecting.handle(&frames(&send)[0], &export).unwrap()
-                else {
+                let ConnectingStep::Send(next) = connecting.handle(&frames(&send)[0], &here).unwrap() else {
                     panic!()
                 };
                 sent.push(send);
@@ -85,22 +108,44 @@ fn exchange(methods: Vec<Arc<dyn Credential>>, none: bool) -> (Vec<Vec<u8>>, Exp
             _ => panic!(),
         }
     };
-    let proof = Exporter((*here.0.borrow()).into());
+    let proof = last(&here);
     let attributes = Attributes::from([("region".into(), "eu".into())]);
-    let (outcome, _) = listening.accept("home".parse().unwrap(), attributes, &check).unwrap();
-    let mut last = None;
+    let (outcome, _) = listening.accept("home".parse::<TunnelName>().unwrap(), attributes, &there).unwrap();
+    let mut step = None;
     for bytes in [selection, outcome] {
         for frame in frames(&bytes) {
-            last = Some(connecting.handle(&frame, &export).unwrap());
+            step = Some(connecting.handle(&frame, &here).unwrap());
         }
         sent.extend((!bytes.is_empty()).then_some(bytes));
     }
-    assert!(matches!(last, Some(ConnectingStep::Done(_))));
-    (sent, proof, there)
+    assert!(matches!(step, Some(ConnectingStep::Done(_))));
+    Example { sent, proof, outcome: last(&there) }
+}
+
+/// The secret of a token, and the seed of a key.
+fn numbers() -> [u8; 32] {
+    std::array::from_fn(|number| u8::try_from(number).unwrap())
 }
 
 fn token() -> Arc<dyn Credential> {
-    Arc::new(TokenSecret::new((0..32).collect::<Vec<u8>>()).unwrap())
+    Arc::new(TokenSecret::new(numbers()).unwrap())
+}
+
+fn tokens() -> Arc<dyn Authenticator> {
+    Arc::new(TokenKeys::new(vec![TokenKey::nameless(TokenSecret::new(numbers()).unwrap())]))
+}
+
+fn key() -> Arc<Ed25519Key> {
+    Arc::new(Ed25519Key::from_seed(&numbers()))
+}
+
+fn keys() -> Arc<dyn Authenticator> {
+    let key = AuthorizedKey { key: key().public_key(), identity: "me".into(), grant: Grant::default() };
+    Arc::new(AuthorizedKeys::new(vec![key]))
+}
+
+fn certificates() -> Arc<dyn Authenticator> {
+    Arc::new(ClientCertificates::new(Arc::new(AnyCertificate)))
 }
 
 fn none() -> Arc<dyn Credential> {
@@ -129,43 +174,50 @@ fn controls() -> [(&'static str, Control); 3] {
 }
 
 /// What the code makes of the inputs that the text states.
-fn made() -> BTreeMap<&'static str, Vec<u8>> {
-    let mut blocks = BTreeMap::new();
+fn made() -> BTreeMap<String, Vec<u8>> {
+    let mut blocks = BTreeMap::<String, _>::new();
     let mut varints = Vec::new();
     for value in [37, 15_293, 494_878_333, 151_288_809_941_952_652] {
         put_varint(&mut varints, value);
     }
-    blocks.insert("varints", varints);
+    blocks.insert("varints".into(), varints);
 
-    let (sent, proof, outcome) = exchange(vec![token()], false);
-    for (name, bytes) in ["token-offer", "token-proof", "token-select", "token-outcome"].into_iter().zip(sent)
-    {
-        blocks.insert(name, bytes);
+    let chain = Chain::of_credentials(vec![Arc::new(ClientCertificate), token()]);
+    let chains = Chain::of_authenticators(vec![certificates(), tokens()]);
+    for (name, credential, accepts, members) in [
+        ("token", token(), tokens(), 1),
+        ("ed25519", key() as _, keys(), 1),
+        ("certificate", Arc::new(ClientCertificate), certificates(), 1),
+        ("together", Arc::new(chain), Arc::new(chains), 2),
+    ] {
+        let example = exchange(vec![credential], vec![accepts], members);
+        for (frame, bytes) in ["offer", "proof", "select", "outcome"].into_iter().zip(example.sent) {
+            blocks.insert(format!("{name}-{frame}"), bytes);
+        }
+        for (frame, exported) in [("proof", example.proof), ("outcome", example.outcome)] {
+            let (contexts, bindings): (Vec<_>, Vec<_>) = exported.into_iter().unzip();
+            blocks.insert(format!("{name}-{frame}-context"), contexts.concat());
+            blocks.insert(format!("{name}-{frame}-binding"), bindings.concat());
+        }
     }
-    let ((proof_context, proof_binding), (outcome_context, outcome_binding)) =
-        (*proof.0.borrow(), *outcome.0.borrow());
-    blocks.insert("token-proof-context", proof_context.into());
-    blocks.insert("token-proof-binding", proof_binding.into());
-    blocks.insert("token-outcome-context", outcome_context.into());
-    blocks.insert("token-outcome-binding", outcome_binding.into());
+    blocks.insert("ed25519-key".into(), key().public_key().into());
 
-    let (sent, proof, _) = exchange(vec![none(), token()], true);
+    let nothing: Arc<dyn Authenticator> = Arc::new(NoProof);
+    let second = exchange(vec![none(), token()], vec![tokens(), nothing.clone()], 1);
     let names = ["second-offer", "second-early-proof", "second-select", "second-proof", "second-outcome"];
-    for (name, bytes) in names.into_iter().zip(sent) {
-        blocks.insert(name, bytes);
+    for (name, bytes) in names.into_iter().zip(second.sent) {
+        blocks.insert(name.into(), bytes);
     }
-    blocks.insert("second-proof-context", proof.0.borrow().0.into());
-
-    let (sent, ..) = exchange(vec![none()], true);
-    blocks.insert("none", sent.concat());
+    blocks.insert("second-proof-context".into(), second.proof[0].0.into());
+    blocks.insert("none".into(), exchange(vec![none()], vec![nothing], 0).sent.concat());
 
     for (name, control) in controls() {
-        blocks.insert(name, control.encode());
+        blocks.insert(name.into(), control.encode());
     }
-    blocks.insert("header", header(None).encode());
-    blocks.insert("header-visitor", header(Some("203.0.113.9:51312")).encode());
-    blocks.insert("accepted", Answer::Accepted.encode());
-    blocks.insert("refused", refused().encode());
+    blocks.insert("header".into(), header(None).encode());
+    blocks.insert("header-visitor".into(), header(Some("203.0.113.9:51312")).encode());
+    blocks.insert("accepted".into(), Answer::Accepted.encode());
+    blocks.insert("refused".into(), refused().encode());
     blocks
 }
 
@@ -177,10 +229,14 @@ fn hex(bytes: &[u8]) -> String {
 fn the_examples_are_what_the_code_makes() {
     let (written, made) = (written(), made());
     for (name, bytes) in &made {
-        let text = written.get(name).map(|bytes| hex(bytes));
+        let text = written.get(name.as_str()).map(|bytes| hex(bytes));
         assert_eq!(text.as_deref(), Some(hex(bytes).as_str()), "{name}");
     }
-    assert!(written.keys().eq(made.keys()), "examples that nothing checks: {:?}", written.keys());
+    assert!(
+        written.keys().copied().eq(made.keys().map(String::as_str)),
+        "examples that nothing checks: {:?}",
+        written.keys()
+    );
 }
 
 #[test]

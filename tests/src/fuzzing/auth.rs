@@ -1,108 +1,254 @@
-//! Authentication against somebody who does not know the secret.
+//! Authentication by every method, against somebody who does not have what it asks for.
 
 use std::sync::Arc;
 
+use rustls::pki_types::CertificateDer;
 use snocat_core::auth::{
-    Attributes, Connecting, ConnectingConfig, ConnectingStep, Listening, ListeningConfig, ListeningStep,
-    NoProof, Outcome, TokenKey, TokenKeys, TokenSecret,
+    Answer, Attributes, Authenticator, AuthorizedKey, AuthorizedKeys, CertificateJudge, Chain, Claim,
+    ClientCertificate, ClientCertificates, Connecting, ConnectingConfig, ConnectingStep, Credential,
+    Ed25519Key, External, Failure, Grant, Listening, ListeningConfig, ListeningStep, NoProof, Outcome,
+    Proven, Question, Session, Side, TokenKey, TokenKeys, TokenSecret,
 };
 use snocat_core::wire::Frame;
+use snocat_core::{Code, Refusal};
 
 use super::{Source, frames};
 
 /// Both sides of the authentication, against arbitrary frames and with somebody between them who changes what they
-/// say: whoever does not know the secret is neither let in nor believed, and what is believed is what was said.
+/// say: whoever has not what a method asks for is neither let in nor believed, and what is believed is what was said.
+/// The first byte says which method it is, and what else is offered and accepted.
 pub fn auth(data: &[u8]) {
     arbitrary(data);
-    tampered(&mut Source(data));
+    tampered(Source(data));
 }
 
-fn exporter(context: &[u8; 32]) -> Option<[u8; 32]> {
-    Some(context.map(|byte| byte ^ 0x5a))
+/// A TLS session, in which the connecting side has shown a certificate that is known or not.
+struct Tls {
+    known: bool,
+}
+
+impl Session for Tls {
+    fn export(&self, context: &[u8; 32]) -> Option<[u8; 32]> {
+        Some(context.map(|byte| byte ^ 0x5a))
+    }
+
+    fn certificates(&self) -> Vec<CertificateDer<'static>> {
+        vec![vec![u8::from(self.known)].into()]
+    }
+}
+
+#[derive(Debug)]
+struct Judge;
+
+impl CertificateJudge for Judge {
+    fn judge(&self, chain: &[CertificateDer<'_>]) -> Result<Proven, String> {
+        match chain.first().map(AsRef::as_ref) {
+            Some([1]) => Ok(Proven::new("known", Grant::default())),
+            _ => Err("unknown".to_owned()),
+        }
+    }
 }
 
 fn secret() -> TokenSecret {
     TokenSecret::new(*b"a secret of bytes that no input knows").expect("it is long enough")
 }
 
-fn listening(none: bool) -> Listening {
-    let mut accepted = ListeningConfig::only(TokenKeys::new(vec![TokenKey::nameless(secret())]));
-    if none {
+fn key() -> Ed25519Key {
+    Ed25519Key::from_seed(b"a private key that no input has.")
+}
+
+/// A method: the credential, and what accepts it.
+fn method(number: u8) -> (Arc<dyn Credential>, Arc<dyn Authenticator>) {
+    let together = |numbers: &[u8]| -> (Arc<dyn Credential>, Arc<dyn Authenticator>) {
+        let (credentials, authenticators) = numbers.iter().map(|number| method(*number)).unzip();
+        (Arc::new(Chain::of_credentials(credentials)), Arc::new(Chain::of_authenticators(authenticators)))
+    };
+    match number % METHODS {
+        0 => (Arc::new(secret()), Arc::new(TokenKeys::new(vec![TokenKey::nameless(secret())]))),
+        1 => {
+            let key = AuthorizedKey {
+                key: self::key().public_key(),
+                identity: "signer".to_owned(),
+                grant: Grant::default(),
+            };
+            (Arc::new(self::key()), Arc::new(AuthorizedKeys::new(vec![key])))
+        }
+        2 => (Arc::new(ClientCertificate), Arc::new(ClientCertificates::new(Arc::new(Judge)))),
+        3 => (Arc::new(External::new("outside")), Arc::new(External::new("outside"))),
+        4 => together(&[2, 0]),
+        _ => together(&[3, 1, 3]),
+    }
+}
+
+const METHODS: u8 = 6;
+
+/// The two sides that the first byte describes: bit 0, whether `none` is accepted as well; bit 7, whether the connecting
+/// side offers something else first; between them the number of the method.
+fn sides(setup: u8) -> (Connecting, Listening) {
+    let (credential, authenticator) = method((setup & 0x7f) >> 1);
+    let mut accepted = ListeningConfig { methods: vec![authenticator] };
+    if setup & 1 == 1 {
         accepted.methods.push(Arc::new(NoProof));
     }
-    Listening::new(&accepted)
+    let mut methods = vec![credential];
+    if setup & 0x80 != 0 {
+        methods.insert(0, Arc::new(External::new("elsewhere")));
+    }
+    let config = ConnectingConfig { methods, name: "wanted".parse().ok() };
+    (Connecting::new(&config), Listening::new(&accepted))
 }
 
-fn connecting() -> Connecting {
-    Connecting::new(&ConnectingConfig { name: "wanted".parse().ok(), ..ConnectingConfig::only(secret()) })
+/// The applications of both sides. As long as the input has nothing else in mind, their own method says the binding of
+/// each message, and wants to hear it.
+struct Applications<'a> {
+    source: Source<'a>,
+    /// How many further messages the listening one wants at most.
+    patience: u8,
+    /// Whether one of them has ended it.
+    gave_up: bool,
 }
 
+impl<'a> Applications<'a> {
+    fn new(source: Source<'a>) -> Self {
+        Self { source, patience: 3, gave_up: false }
+    }
+
+    fn answer(&mut self, side: Side, question: &Question) -> Answer {
+        let good = question.received.as_ref().is_none_or(|received| received.message == received.binding);
+        let choice = self.source.byte() % 8;
+        self.gave_up |= choice > 4;
+        match (side, choice) {
+            (_, 5) => Answer::Refused(Refusal::new(Code::BUSY, "later")),
+            (_, 6) => Answer::Say(vec![0; Frame::MAX_PAYLOAD + 1]),
+            (Side::Connecting, 7) => Answer::Satisfied(Proven::default()),
+            (Side::Connecting, _) => Answer::Say(question.binding.to_vec()),
+            (Side::Listening, 7) => Answer::Denied("not today".to_owned()),
+            (Side::Listening, _) if !good => Answer::Denied("it means another exchange".to_owned()),
+            (Side::Listening, 4) if self.patience > 0 => {
+                self.patience -= 1;
+                Answer::Say(question.binding.to_vec())
+            }
+            (Side::Listening, _) => Answer::Satisfied(Proven::new("guest", Grant::default())),
+        }
+    }
+
+    /// What the connecting side says before it hears more, and what it came to.
+    fn connect(
+        &mut self,
+        machine: &mut Connecting,
+        mut step: Result<ConnectingStep, Failure>,
+        tls: &Tls,
+    ) -> Result<(Vec<u8>, Option<Outcome>), Failure> {
+        let mut said = Vec::new();
+        loop {
+            match step? {
+                ConnectingStep::Send(bytes) => return Ok(([said, bytes].concat(), None)),
+                ConnectingStep::Done(outcome) => return Ok((said, Some(outcome))),
+                ConnectingStep::Ask { send, question } => {
+                    said.extend(send);
+                    step = machine.answer(self.answer(Side::Connecting, &question), tls);
+                }
+            }
+        }
+    }
+
+    /// The same of the listening side.
+    fn listen(
+        &mut self,
+        machine: &mut Listening,
+        mut step: Result<ListeningStep, Failure>,
+        tls: &Tls,
+    ) -> Result<(Vec<u8>, Option<Claim>), Failure> {
+        let mut said = Vec::new();
+        loop {
+            match step? {
+                ListeningStep::Send(bytes) => return Ok(([said, bytes].concat(), None)),
+                ListeningStep::Decide { send, claim } => return Ok(([said, send].concat(), Some(claim))),
+                ListeningStep::Ask { send, question } => {
+                    said.extend(send);
+                    step = machine.answer(self.answer(Side::Listening, &question), tls);
+                }
+            }
+        }
+    }
+}
+
+/// Frames of somebody who knows nothing.
 fn arbitrary(data: &[u8]) {
-    let (mut listening, mut connecting) = (listening(false), connecting());
-    connecting.start(&exporter).expect("the exporter works");
-    let (mut listens, mut connects) = (true, true);
+    let Some((setup, data)) = data.split_first() else { return };
+    // Without `none`, which lets everybody in.
+    let (mut connecting, mut listening) = sides(setup & !1);
+    let tls = Tls { known: false };
+    let mut applications = Applications::new(Source(data));
+    let step = connecting.start(&tls);
+    let mut connects = applications.connect(&mut connecting, step, &tls).is_ok();
+    let mut listens = true;
     for frame in frames(data, usize::MAX).0.iter().filter(|frame| frame.is_authentication()) {
-        match listening.handle(frame, &exporter) {
-            Ok(ListeningStep::Send(_)) => assert!(listens, "it goes on after an error"),
-            Ok(step) => panic!("let in without the secret: {step:?}"),
+        let step = listening.handle(frame, &tls);
+        match applications.listen(&mut listening, step, &tls) {
+            Ok((_, claim)) => {
+                assert!(listens, "it goes on after an error");
+                assert_eq!(claim, None, "let in without what it takes");
+            }
             Err(_) => listens = false,
         }
-        match connecting.handle(frame, &exporter) {
-            Ok(ConnectingStep::Send(_)) => assert!(connects, "it goes on after an error"),
-            Ok(step) => panic!("believed without the secret: {step:?}"),
+        let step = connecting.handle(frame, &tls);
+        match applications.connect(&mut connecting, step, &tls) {
+            Ok((_, outcome)) => {
+                assert!(connects, "it goes on after an error");
+                assert_eq!(outcome, None, "believed without what it takes");
+            }
             Err(_) => connects = false,
         }
     }
 }
 
 /// An exchange whose frames pass through somebody's hands.
-fn tampered(source: &mut Source<'_>) {
-    let none = source.byte() & 1 == 1;
-    let (mut listening, mut connecting) = (listening(none), connecting());
+fn tampered(mut source: Source<'_>) {
+    let (mut connecting, mut listening) = sides(source.byte());
+    let tls = Tls { known: true };
+    let mut applications = Applications::new(source);
     let (mut up_changed, mut down_changed) = (false, false);
     let mut decided: Option<Outcome> = None;
-    let Ok(ConnectingStep::Send(mut up)) = connecting.start(&exporter) else {
-        panic!("the exporter works and nothing is asked")
+    let mut outcome = None;
+    let mut run = || -> Result<(), Failure> {
+        let step = connecting.start(&tls);
+        let (mut up, _) = applications.connect(&mut connecting, step, &tls)?;
+        while !up.is_empty() && outcome.is_none() {
+            let mut down = Vec::new();
+            for frame in tamper(&up, &mut applications.source, &mut up_changed) {
+                let step = listening.handle(&frame, &tls);
+                let (said, claim) = applications.listen(&mut listening, step, &tls)?;
+                down.extend(said);
+                let Some(claim) = claim else { continue };
+                // The method `none` lets everybody in: that is what it is for.
+                assert!(!up_changed || claim.method == "none", "a changed exchange was accepted: {claim:?}");
+                let name = claim.name.unwrap_or_else(|| "chosen".parse().expect("a name"));
+                let attributes = Attributes::from([("key".to_owned(), "value".to_owned())]);
+                let (bytes, outcome) = listening.accept(name, attributes, &tls)?;
+                down.extend(bytes);
+                decided = Some(Outcome { proven: None, ..outcome });
+            }
+            up.clear();
+            for frame in tamper(&down, &mut applications.source, &mut down_changed) {
+                let step = connecting.handle(&frame, &tls);
+                let (said, believed) = applications.connect(&mut connecting, step, &tls)?;
+                up.extend(said);
+                if believed.is_some() {
+                    outcome = believed;
+                }
+            }
+        }
+        Ok(())
     };
-    for _ in 0..8 {
-        let mut down = Vec::new();
-        for frame in tamper(&up, source, &mut up_changed) {
-            match listening.handle(&frame, &exporter) {
-                Ok(ListeningStep::Send(bytes)) => down.extend(bytes),
-                Ok(ListeningStep::Decide { send, claim }) => {
-                    // The method `none` lets everybody in: that is what it is for.
-                    assert!(
-                        !up_changed || claim.method == "none",
-                        "a changed exchange was accepted: {claim:?}"
-                    );
-                    down.extend(send);
-                    let name = claim.name.unwrap_or_else(|| "chosen".parse().expect("a name"));
-                    let attributes = Attributes::from([("key".to_owned(), "value".to_owned())]);
-                    let accepted = listening.accept(name, attributes, &exporter);
-                    let (bytes, outcome) = accepted.expect("there is a claim");
-                    down.extend(bytes);
-                    decided = Some(outcome);
-                }
-                Ok(ListeningStep::Ask { question, .. }) => panic!("nothing is asked: {question:?}"),
-                Err(_) => return,
-            }
-        }
-        up.clear();
-        for frame in tamper(&down, source, &mut down_changed) {
-            match connecting.handle(&frame, &exporter) {
-                Ok(ConnectingStep::Send(bytes)) => up.extend(bytes),
-                Ok(ConnectingStep::Done(outcome)) => {
-                    assert!(!up_changed && !down_changed, "a changed exchange was believed: {outcome:?}");
-                    let decided = decided.map(|decided| Outcome { proven: None, ..decided });
-                    assert_eq!(Some(outcome), decided, "both sides have come to the same");
-                    return;
-                }
-                Ok(ConnectingStep::Ask { question, .. }) => panic!("nothing is asked: {question:?}"),
-                Err(_) => return,
-            }
-        }
+    let result = run();
+    if outcome.is_some() {
+        assert!(!up_changed && !down_changed, "a changed exchange was believed: {outcome:?}");
+        assert_eq!(outcome, decided, "both sides have come to the same");
+    } else {
+        let excused = up_changed || down_changed || applications.gave_up;
+        assert!(excused, "an exchange that nobody disturbs comes to its end: {result:?}");
     }
-    assert!(up_changed || down_changed, "an exchange that nobody disturbs comes to its end");
 }
 
 /// What becomes of frames on their way.
