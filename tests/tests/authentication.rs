@@ -29,6 +29,7 @@ pairings!(
     a_method_of_ones_own_may_have_several_messages,
     a_method_that_never_decides_is_over_after_the_deadline,
     a_method_that_gives_up_ends_the_attempt_at_once,
+    a_server_that_accepts_sooner_than_its_client_is_content_gains_nothing,
 );
 
 /// What is to happen at once happens within this.
@@ -284,6 +285,9 @@ impl AuthenticationClient for Count {
         loop {
             let [number] = channel.receive().await?.message[..] else { return Err(Denied::new("no number")) };
             channel.send([number + 1])?;
+            if number + 1 == self.0 {
+                return Ok(());
+            }
         }
     }
 }
@@ -312,6 +316,26 @@ fn a_method_that_never_decides_is_over_after_the_deadline(pairing: Pairing) {
     assert_eq!(code(offering(&lab, &server, Word("friend"), true)), Some(Code::TIMEOUT));
     let took = begin.elapsed();
     assert!(took >= Duration::from_secs(1) && took < Duration::from_secs(5), "{took:?}");
+}
+
+/// A client that is not content with being accepted: the server has to know a word, too.
+struct Distrust;
+
+impl AuthenticationClient for Distrust {
+    async fn authenticate(&self, channel: &mut AuthenticationChannel) -> Result<(), Denied> {
+        let message = [b"friend", &channel.binding()[..]].concat();
+        channel.send(message)?;
+        channel.receive().await?;
+        Ok(())
+    }
+}
+
+fn a_server_that_accepts_sooner_than_its_client_is_content_gains_nothing(pairing: Pairing) {
+    let lab = Lab::new(pairing);
+    let server = handling(&lab, Word("friend"), PATIENT);
+    let begin = Instant::now();
+    assert_eq!(code(offering(&lab, &server, Distrust, true)), Some(Code::UNPROVEN));
+    assert!(begin.elapsed() < AT_ONCE, "{:?}", begin.elapsed());
 }
 
 /// Has nothing to say to such a server.

@@ -13,9 +13,9 @@ use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
 
 use snocat_core::auth::{Answer, Authenticator, Exchange, External, Proven, Question, Received, TunnelName};
-use snocat_core::{Code, Refusal, Ticket};
+use snocat_core::{Code, Escaped, Refusal, Ticket};
 
-use crate::cell::Cell;
+use crate::cell::{Cell, State};
 use crate::runtime::Runtime;
 use crate::sync::{lock, store};
 
@@ -61,7 +61,8 @@ pub trait AuthenticationHandler: Send + Sync + 'static {
 /// The connecting side of a method.
 pub trait AuthenticationClient: Send + Sync + 'static {
     /// Convinces the other end of the channel. This side speaks first. If the method is the first that is offered, its
-    /// first message costs no round trip.
+    /// first message costs no round trip. There is no tunnel before this returns: a server that accepts sooner than it
+    /// should, before it has proven what the method wants of it, gains nothing by that.
     ///
     /// # Errors
     /// There is no point in going on: the attempt ends.
@@ -196,10 +197,10 @@ impl AuthenticationChannel {
         self.about.requested.as_ref()
     }
 
-    async fn closed(shared: &Mutex<Shared>) {
+    async fn abandoned(shared: &Mutex<Shared>) {
         poll_fn(|context| {
             let mut shared = lock(shared);
-            if shared.closed {
+            if shared.abandoned {
                 return Poll::Ready(());
             }
             store(&mut shared.owner, context);
@@ -211,12 +212,17 @@ impl AuthenticationChannel {
 
 /// What the tunnel and the task of the method share.
 #[derive(Default)]
-struct Shared {
+pub(crate) struct Shared {
     /// The right to answer, while it is this side's turn.
     ticket: Option<Ticket>,
     /// A question that was not looked at yet.
     unread: Option<Question>,
+    /// Nothing more can be said.
     closed: bool,
+    /// Nobody wants to know any more what the function comes to.
+    abandoned: bool,
+    /// The function has ended well.
+    done: bool,
     /// The function has ended well, so this is the answer to whatever is asked next.
     verdict: Option<Proven>,
     reader: Option<Waker>,
@@ -227,6 +233,7 @@ struct Shared {
 trait Link: Send + Sync {
     fn answer(&self, ticket: Ticket, answer: Answer);
     fn give_up(&self, reason: &str);
+    fn done(&self);
 }
 
 struct CellLink<R: Runtime>(Arc<Cell<R>>);
@@ -240,13 +247,17 @@ impl<R: Runtime> Link for CellLink<R> {
 
     fn give_up(&self, reason: &str) {
         self.0.with(|state| {
-            if !state.tunnel.is_established() && !state.tunnel.is_closed() {
-                tracing::info!(tunnel = %state.tunnel.id(), reason, "authentication given up");
-                state
-                    .tunnel
-                    .close(state.now, Refusal::new(Code::AUTH_REFUSED, "authentication was given up"));
+            if !state.tunnel.is_closed() {
+                tracing::info!(tunnel = %state.tunnel.id(), reason = %Escaped(reason), "authentication given up");
+                // Once the peer has accepted, this is the connecting side, and the peer has not proven what it had to.
+                let code = if state.tunnel.is_established() { Code::UNPROVEN } else { Code::AUTH_REFUSED };
+                state.tunnel.close(state.now, Refusal::new(code, "authentication was given up"));
             }
         });
+    }
+
+    fn done(&self) {
+        self.0.with(State::method_done);
     }
 }
 
@@ -324,15 +335,41 @@ impl<H: AuthenticationHandler> Authenticator for Handled<H> {
 pub(crate) struct Running(BTreeMap<String, Arc<Mutex<Shared>>>);
 
 impl Running {
-    /// The authentication is over, in whatever way.
-    pub(crate) fn close(&mut self, woken: &mut Vec<Waker>) {
+    /// The authentication is over, or the tunnel is: what still runs is of no interest.
+    pub(crate) fn abandon(&mut self, woken: &mut Vec<Waker>) {
         for (_, shared) in std::mem::take(&mut self.0) {
-            let mut shared = lock(&shared);
-            shared.closed = true;
-            woken.extend(shared.reader.take());
-            woken.extend(shared.owner.take());
+            abandon(&shared, woken);
         }
     }
+
+    /// The peer has accepted by this method, or by these with `+` between them. Of the others nothing more is of
+    /// interest. Those that were used cannot say any more; whether they are content is seen when they end.
+    pub(crate) fn accepted(&mut self, method: &str, woken: &mut Vec<Waker>) {
+        self.0.retain(|name, shared| {
+            let used = name == method || method.split('+').any(|member| member == name);
+            if used {
+                let mut shared = lock(shared);
+                shared.closed = true;
+                woken.extend(shared.reader.take());
+            } else {
+                abandon(shared, woken);
+            }
+            used
+        });
+    }
+
+    /// Whether all have ended well.
+    pub(crate) fn all_done(&self) -> bool {
+        self.0.values().all(|shared| lock(shared).done)
+    }
+}
+
+fn abandon(shared: &Mutex<Shared>, woken: &mut Vec<Waker>) {
+    let mut shared = lock(shared);
+    shared.closed = true;
+    shared.abandoned = true;
+    woken.extend(shared.reader.take());
+    woken.extend(shared.owner.take());
 }
 
 /// Hands a question to the method that it is for, and starts that if it is the first.
@@ -388,15 +425,18 @@ fn deliver<R: Runtime>(cell: &Arc<Cell<R>>, shared: &Mutex<Shared>, ticket: Tick
 async fn run(method: Arc<dyn Method>, mut channel: AuthenticationChannel) {
     let shared = channel.shared.clone();
     let link = channel.link.clone();
-    let closed = async {
-        AuthenticationChannel::closed(&shared).await;
+    let abandoned = async {
+        AuthenticationChannel::abandoned(&shared).await;
         None
     };
-    let result = futures_lite::future::or(async { Some(method.run(&mut channel).await) }, closed).await;
+    let result = futures_lite::future::or(abandoned, async { Some(method.run(&mut channel).await) }).await;
     match result {
+        // Nobody wants to know any more.
+        None => {}
         Some(Ok(Some(proven))) => {
             let ticket = {
                 let mut shared = lock(&shared);
+                shared.done = true;
                 let ticket = shared.ticket.take();
                 if ticket.is_none() {
                     shared.verdict = Some(proven.clone());
@@ -414,7 +454,10 @@ async fn run(method: Arc<dyn Method>, mut channel: AuthenticationChannel) {
                 None => link.give_up(&reason),
             }
         }
-        // The connecting side has said all it has to say; or nobody wants to know any more.
-        Some(Ok(None)) | None => {}
+        // The connecting side is content.
+        Some(Ok(None)) => {
+            lock(&shared).done = true;
+            link.done();
+        }
     }
 }

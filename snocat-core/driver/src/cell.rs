@@ -66,6 +66,8 @@ pub(crate) struct State {
 
     /// Methods of the application that the authentication runs.
     pub(crate) running: Running,
+    /// The outcome, while a method of this side has not said yet that it is content.
+    accepted: Option<Outcome>,
     pub(crate) outcome: Option<Outcome>,
     pub(crate) closed: Option<CloseReason>,
     pub(crate) streams: BTreeMap<StreamId, Slot>,
@@ -126,6 +128,7 @@ impl<R: Runtime> Cell<R> {
             drained: false,
             unreachable: false,
             running: Running::default(),
+            accepted: None,
             outcome: None,
             closed: None,
             streams: BTreeMap::new(),
@@ -366,10 +369,9 @@ impl State {
             Event::AuthRequested { ticket, claim } => self.news.push_back(News::Claim(ticket, claim)),
             Event::AuthQuestion { ticket, question } => self.news.push_back(News::Question(ticket, question)),
             Event::Authenticated(outcome) => {
-                self.running.close(&mut self.woken);
-                self.outcome = Some(outcome.clone());
-                self.news.push_back(News::Up(outcome));
-                self.waiters.release(&mut self.woken);
+                self.running.accepted(&outcome.method, &mut self.woken);
+                self.accepted = Some(outcome);
+                self.method_done();
             }
             Event::BindingRequested { binding, port, address } => {
                 self.binding_requests.push_back((binding, port, address));
@@ -413,6 +415,16 @@ impl State {
         }
     }
 
+    /// The tunnel is up once the peer has accepted, and all methods of this side are content.
+    pub(crate) fn method_done(&mut self) {
+        if let Some(outcome) = self.accepted.take_if(|_| self.running.all_done()) {
+            self.running.abandon(&mut self.woken);
+            self.outcome = Some(outcome.clone());
+            self.news.push_back(News::Up(outcome));
+            self.waiters.release(&mut self.woken);
+        }
+    }
+
     fn update(&mut self, stream: StreamId, change: impl FnOnce(&mut Slot)) {
         if let Some(slot) = self.streams.get_mut(&stream) {
             change(slot);
@@ -423,7 +435,7 @@ impl State {
 
     fn ended(&mut self, reason: CloseReason) {
         self.closed = Some(reason.clone());
-        self.running.close(&mut self.woken);
+        self.running.abandon(&mut self.woken);
         self.news.push_back(News::Down(reason));
         self.offers.clear();
         self.binding_requests.clear();

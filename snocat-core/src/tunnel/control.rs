@@ -16,7 +16,7 @@ use crate::auth::{
     self, Answer, Attributes, ConnectingStep, EXPORTER_LABEL, Failure, ListeningStep, Question, Session,
     TunnelName,
 };
-use crate::code::{Code, Refusal};
+use crate::code::{Code, Escaped, Refusal};
 use crate::limits::Limits;
 use crate::route::RouteAddress;
 use crate::wire::{self, Bind, Bound, Frame, FrameDecoder};
@@ -154,7 +154,7 @@ impl Tunnel {
         ticket: Ticket,
         answer: Answer,
     ) -> Result<(), TunnelError> {
-        if self.question != Some(ticket.0) {
+        if self.question != Some(ticket.0) || !matches!(self.phase, Phase::Authenticating(_)) {
             return Err(TunnelError::StaleTicket);
         }
         self.question = None;
@@ -310,7 +310,7 @@ impl Tunnel {
 
     fn authentication_failed(&mut self, failure: Failure) {
         if let Failure::Denied(reason) = &failure {
-            tracing::info!(tunnel = %self.id, %reason, "credentials were not accepted");
+            tracing::info!(tunnel = %self.id, reason = %Escaped(reason), "credentials were not accepted");
         }
         self.close_with(failure.refusal());
     }
