@@ -130,6 +130,25 @@ regressions! {
             Wait { milliseconds: 10 },
         ],
     };
+    /// Clients that had given up, with tokens of the server's life before, answered each Retry with their last word, and the
+    /// server each last word with a Retry: at one instant where the way takes no time, and more each time where some arrive
+    /// twice.
+    a_last_word_is_not_repeated_without_end: Scenario {
+        config: Config { weather: Still, more_clients: 1, server: Tight, client: Default, decisions: AtOnce, answers: AtOnce, hold: false, segments: false, long_chain: false },
+        seed: 0x9ca350d1,
+        ops: vec![
+            Flood { client: 15, size: 70, crowd: Unknown },
+            Wait { milliseconds: 680 },
+            Crash { host: 0 },
+            Restart { host: 0 },
+            Wait { milliseconds: 152 },
+            Wait { milliseconds: 294 },
+            Wait { milliseconds: 6690 },
+            Impair { client: 3, way: Both, fault: Duplicate },
+            Wait { milliseconds: 135 },
+            Wait { milliseconds: 2049 },
+        ],
+    };
     /// The model expected a side to know within 90 s that its peer is gone. quinn-proto 0.11.19 asks a new address once
     /// whether it is the peer's, returns to the old one when no answer has come, and waits for three times the time for an
     /// answer each time: here that was measured across a cut.

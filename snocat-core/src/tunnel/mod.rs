@@ -118,6 +118,8 @@ pub struct Tunnel {
     probing: bool,
     /// The endpoint has been told to forget this tunnel.
     forgotten: bool,
+    /// What has come for this tunnel since it ended.
+    late: u32,
 }
 
 impl std::fmt::Debug for Tunnel {
@@ -178,6 +180,7 @@ impl Tunnel {
             question: None,
             probing: false,
             forgotten: false,
+            late: 0,
             limits,
             now,
         };
@@ -190,6 +193,9 @@ impl Tunnel {
     /// Takes in what the endpoint has for this tunnel.
     pub fn handle_event(&mut self, now: Instant, event: TunnelEvent) {
         self.touch(now);
+        if self.is_closed() && !self.is_answered_late() {
+            return;
+        }
         self.connection.handle_event(event.0);
         self.process();
     }
@@ -370,6 +376,14 @@ impl Tunnel {
     fn touch(&mut self, now: Instant) {
         self.now = self.now.max(now);
         self.transmit_due = true;
+    }
+
+    /// Whether what comes after the end is told of it again: the first, the second, the fourth and so on (RFC 9000,
+    /// section 10.2.1). quinn-proto answers everything. A server that answers each attempt with a Retry and a client that
+    /// has given up would then answer each other until the client has drained.
+    fn is_answered_late(&mut self) -> bool {
+        self.late = self.late.saturating_add(1);
+        self.late.is_power_of_two()
     }
 
     /// Takes in all that quinn-proto has to tell.

@@ -46,6 +46,11 @@ impl Run<'_> {
         counts.ignored_total + counts.ignored_source > 0
     }
 
+    /// Whether the server has forgotten a stranger in this life.
+    pub(super) fn has_refused(&self) -> bool {
+        self.admission().refused > 0
+    }
+
     /// The strangers of each source, as the server's tunnels tell.
     fn strangers(&self) -> BTreeMap<IpAddr, usize> {
         let mut sources = BTreeMap::new();
