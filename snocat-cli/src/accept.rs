@@ -1,5 +1,6 @@
 //! Whom a server lets in: its files of credentials, as they are now. Read at the start, and again when they change.
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -21,6 +22,10 @@ use crate::{output, tls, token};
 /// How often tunnels are asked whether their credentials still stand, where time alone can change the answer.
 const REVIEW: Duration = Duration::from_secs(5);
 
+/// How often a file is tried again that could not be read: it may not have been the file's fault (no descriptors were
+/// left, a file system was away), and what it withdraws must not live on until the next edit.
+const RETRY: Duration = Duration::from_secs(1);
+
 /// What a server shows, and whom it lets in.
 pub struct Accepted {
     methods: Methods,
@@ -29,6 +34,10 @@ pub struct Accepted {
     authorities: Option<Source<Option<Arc<ClientAuthorities>>>>,
     tls: ServerTls,
     certificate: (PathBuf, PathBuf),
+    certificate_failed: bool,
+    /// A descriptor that is free whenever files are read: visitors may have used up all others, and must not be able to
+    /// put a withdrawal off.
+    spare: Option<File>,
     watch: Watch,
 }
 
@@ -37,6 +46,8 @@ struct Source<T> {
     path: PathBuf,
     held: T,
     read: fn(&std::path::Path) -> Result<T, Error>,
+    /// The last attempt to read it again was in vain.
+    failed: bool,
 }
 
 impl<T> Source<T> {
@@ -44,24 +55,35 @@ impl<T> Source<T> {
         path: &Option<PathBuf>,
         read: fn(&std::path::Path) -> Result<T, Error>,
     ) -> Result<Option<Self>, Error> {
-        let source = |path: &PathBuf| Ok(Self { path: path.clone(), held: read(path)?, read });
+        let source = |path: &PathBuf| Ok(Self { path: path.clone(), held: read(path)?, read, failed: false });
         path.as_ref().map(source).transpose()
     }
 
-    /// Reads it again, if that can be done. What cannot be read changes nothing.
-    fn renew(&mut self, watch: &Watch) {
-        if !watch.watches(&self.path) {
-            return;
+    /// Reads it again, if that can be done. What cannot be read changes nothing. Says whether it failed.
+    fn renew(&mut self, watch: &Watch, attempt: Attempt) -> bool {
+        if watch.watches(&self.path) && (self.failed || attempt == Attempt::First) {
+            match (self.read)(&self.path) {
+                Ok(held) => (self.held, self.failed) = (held, false),
+                Err(error) => self.failed = stays(&error, attempt),
+            }
         }
-        match (self.read)(&self.path) {
-            Ok(held) => self.held = held,
-            Err(error) => stays(&error),
-        }
+        self.failed
     }
 }
 
-fn stays(error: &Error) {
-    output::warning(format_args!("{error}; what was read before stays in force"));
+/// Whether files are read because they have changed, or because that failed.
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Attempt {
+    First,
+    Again,
+}
+
+/// Reading failed, which is told once.
+fn stays(error: &Error, attempt: Attempt) -> bool {
+    if attempt == Attempt::First {
+        output::warning(format_args!("{error}; what was read before stays in force"));
+    }
+    true
 }
 
 impl Accepted {
@@ -83,6 +105,8 @@ impl Accepted {
             authorities: Source::new(client_ca, tls::client_authorities)?,
             tls: tls::server(cert, key)?,
             certificate: (cert.clone(), key.clone()),
+            certificate_failed: false,
+            spare: File::open(cert).ok(),
             watch,
         };
         accepted.somebody()?;
@@ -146,42 +170,55 @@ impl Accepted {
 
     /// Keeps a running server up to date, for good.
     pub async fn keep_current<R: Runtime>(mut self, runtime: &R, server: &TunnelServer<R>) {
+        let mut failed = false;
         loop {
             self.watch.set_expiry(self.next_expiry());
             let changed = async {
                 self.watch.changed(runtime).await;
                 true
             };
-            let time = self.authorities.is_some();
+            let pause = if failed { Some(RETRY) } else { self.authorities.as_ref().map(|_| REVIEW) };
             let review = async {
-                match time {
-                    true => runtime.sleep_until(runtime.now() + REVIEW).await,
-                    false => future::pending().await,
+                match pause {
+                    Some(pause) => runtime.sleep_until(runtime.now() + pause).await,
+                    None => future::pending().await,
                 }
                 false
             };
-            if future::or(changed, review).await {
-                self.renew();
-                server.set_authentication(self.config());
+            let attempt = match future::or(changed, review).await {
+                true => Attempt::First,
+                // A file that somebody writes just now is not complete: when it is, that is a change.
+                false if failed && self.watch.at_rest() => Attempt::Again,
+                false => {
+                    server.review();
+                    continue;
+                }
+            };
+            failed = self.renew(attempt);
+            server.set_authentication(self.config());
+            if !failed {
                 output::note("read the files of certificates and credentials again");
-            } else {
-                server.review();
             }
         }
     }
 
-    fn renew(&mut self) {
+    /// Reads the files again. Says whether some could not be read.
+    fn renew(&mut self, attempt: Attempt) -> bool {
+        drop(self.spare.take());
         let Self { watch, tokens, keys, authorities, .. } = self;
-        tokens.iter_mut().for_each(|tokens| tokens.renew(watch));
-        keys.iter_mut().for_each(|keys| keys.renew(watch));
-        authorities.iter_mut().for_each(|authorities| authorities.renew(watch));
+        let mut failed = tokens.as_mut().is_some_and(|tokens| tokens.renew(watch, attempt));
+        failed |= keys.as_mut().is_some_and(|keys| keys.renew(watch, attempt));
+        failed |= authorities.as_mut().is_some_and(|authorities| authorities.renew(watch, attempt));
         let (certificate, key) = &self.certificate;
-        if self.watch.watches(certificate)
-            && self.watch.watches(key)
-            && let Err(error) = tls::replace(&self.tls, certificate, key)
+        if watch.watches(certificate)
+            && watch.watches(key)
+            && (self.certificate_failed || attempt == Attempt::First)
         {
-            stays(&error);
+            let replaced = tls::replace(&self.tls, certificate, key);
+            self.certificate_failed = replaced.is_err_and(|error| stays(&error, attempt));
         }
+        self.spare = File::open(certificate).ok();
+        failed | self.certificate_failed
     }
 
     fn next_expiry(&self) -> Option<SystemTime> {

@@ -383,7 +383,7 @@ pub struct ClientArgs {
 
     /// The methods to offer, the preferred ones first, with + between those to use together
     ///
-    /// Without it: all credentials that are given together, then each; none, if there are none.
+    /// Without it: all credentials that are given together, then fewer, down to each; none, if there are none.
     #[arg(long, value_name = "METHODS", help_heading = "Credentials")]
     pub auth: Option<Methods>,
 

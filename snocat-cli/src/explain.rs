@@ -146,7 +146,7 @@ impl Attempt {
     /// What a refusal of the whole tunnel, or of its port, is about.
     fn refused(&self, refusal: &Refusal) -> Error {
         let driver = &self.driver;
-        let name = self.name.as_deref().unwrap_or("that it was given");
+        let name = self.name.as_deref().unwrap_or("of this tunnel");
         let port = self.port.map_or_else(|| "a port".to_owned(), |port| format!("port {port}"));
         match refusal.code {
             Code::AUTH_REFUSED => {
@@ -158,7 +158,8 @@ impl Attempt {
             ),
             Code::AUTH_NO_METHOD => Error::failed(
                 format_args!("{driver} does not take {}: {refusal}", self.methods),
-                "pass credentials for one of these (see docs/Authentication.md), or let the server take yours",
+                "pass credentials for one of these (see docs/Authentication.md; --auth says which go together), or let the \
+                 server take yours",
             ),
             Code::UNPROVEN => Error::failed(
                 format_args!("{driver} did not prove that it means the same: {refusal}"),
@@ -166,7 +167,7 @@ impl Attempt {
             ),
             Code::SUPERSEDED => Error::failed(
                 format_args!(
-                    "another client with the same credentials has taken over the name {name} of {driver}"
+                    "another client with the same credentials has taken over the name {name} at {driver}"
                 ),
                 "if it is not this one after a restart, give each client its own credential and --name",
             ),
@@ -177,6 +178,10 @@ impl Attempt {
             Code::NAME_TAKEN => Error::failed(
                 format_args!("{driver} has a tunnel of somebody else with the name {name}"),
                 "end that one, or choose another --name",
+            ),
+            Code::NAME_REFUSED if self.name.is_none() => Error::failed(
+                format_args!("{driver} has no name for this tunnel: {refusal}"),
+                "ask for one with --name, or have one listed on the server that all of the credentials allow (names=\"…\")",
             ),
             Code::NAME_REFUSED => Error::failed(
                 format_args!("{driver} does not give out the name {name}: {refusal}"),
@@ -216,7 +221,7 @@ impl Attempt {
             [false, false, true] => "put a line of the server's token file into --token-file",
             [false, true, false] => "append the .pub file of --identity to the server's --authorized-keys",
             [true, false, false] => {
-                "check that the authority which issued --cert is in the server's --client-ca"
+                "check that the authority which issued --cert is in the server's --client-ca, and any between them in --cert"
             }
             _ => "check each of them; the server's log says more (RUST_LOG=info)",
         }
@@ -302,7 +307,9 @@ mod tests {
         let with_port = Attempt { port: Some(8081), ..attempt() };
         assert!(refused(with_port, Code::PORT_TAKEN).starts_with("port 8081 of example.org:9090 is taken;"));
         let with_name = Attempt { name: Some("web".to_owned()), ..attempt() };
-        assert!(refused(with_name, Code::NAME_TAKEN).contains("the name web;"));
+        assert!(refused(with_name.clone(), Code::NAME_TAKEN).contains("the name web;"));
+        assert!(refused(with_name, Code::NAME_REFUSED).contains("or leave it out"));
+        assert!(refused(attempt(), Code::NAME_REFUSED).contains("have one listed on the server"));
         let untrusted = |authority| {
             let reason = CloseReason::local(Refusal::new(Code::PROTOCOL, ""));
             let error = ConnectError::Certificate { problem: CertificateProblem::Untrusted, reason };

@@ -45,12 +45,16 @@ impl Methods {
         Self(methods.into_iter().map(|method| vec![method]).collect())
     }
 
-    /// All of them together, then each alone.
+    /// All of them together, then fewer, down to each alone: a server may want any.
     pub fn together_or_each(methods: impl IntoIterator<Item = Method>) -> Self {
-        let Self(mut lists) = Self::each(methods);
-        if lists.len() > 1 {
-            lists.insert(0, lists.concat());
+        let Self(each) = Self::each(methods);
+        let mut lists = Vec::<Vec<Method>>::new();
+        for method in each.into_iter().rev() {
+            let more: Vec<_> = lists.iter().map(|list| [&method[..], list].concat()).collect();
+            lists.extend(more);
+            lists.push(method);
         }
+        lists.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
         Self(lists)
     }
 
@@ -172,5 +176,10 @@ mod tests {
             "tls-client-cert+token,tls-client-cert,token"
         );
         assert_eq!(Methods::together_or_each([Method::Token]).to_string(), "token");
+        assert_eq!(
+            Methods::together_or_each([Method::Token, Method::TlsClientCert, Method::Ed25519]).to_string(),
+            "tls-client-cert+ed25519+token,tls-client-cert+ed25519,tls-client-cert+token,ed25519+token,\
+             tls-client-cert,ed25519,token"
+        );
     }
 }

@@ -14,7 +14,7 @@ use crate::token;
 
 impl ClientArgs {
     /// The methods that it offers, the preferred ones first: what `--auth` says, else all credentials together, then
-    /// each.
+    /// fewer.
     pub fn methods(&self) -> Methods {
         let given = self.given();
         let have = given.iter().filter(|given| given.is).map(|given| given.method);

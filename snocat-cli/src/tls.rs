@@ -9,7 +9,6 @@ use rustls::{KeyLog, KeyLogFile};
 use snocat_driver::{ClientAuthorities, ClientTls, ServerTls, TlsError, Trust};
 
 use crate::args::ClientArgs;
-
 use crate::error::Error;
 use crate::files;
 use crate::output;
@@ -125,8 +124,13 @@ pub fn client_authorities(path: &Path) -> Result<Option<Arc<ClientAuthorities>>,
     if issuers.is_empty() {
         return Ok(None);
     }
-    let authorities = ClientAuthorities::new(issuers, revoked)
-        .map_err(|error| Error::failed(format_args!("{} is not usable: {error}", path.display()), ADVICE))?;
+    let authorities = ClientAuthorities::new(issuers, revoked).map_err(|error| {
+        let advice = match error {
+            TlsError::TwoLists => "keep the newer one",
+            _ => ADVICE,
+        };
+        Error::failed(format_args!("{} is not usable: {error}", path.display()), advice)
+    })?;
     Ok(Some(Arc::new(authorities)))
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use data_encoding::BASE64URL_NOPAD;
-use snocat_driver::core::auth::{TokenSecret, TunnelName};
+use snocat_driver::core::auth::{TokenKey, TokenSecret, TunnelName};
 use zeroize::Zeroizing;
 
 use crate::args::TokenArgs;
@@ -15,7 +15,6 @@ use crate::files::{self, Existing};
 use crate::keys::options::Options;
 use crate::keys::{KeyFile, Said};
 use crate::output;
-use snocat_driver::core::auth::TokenKey;
 
 /// Random bytes in a token that is made here.
 const SECRET_BYTES: usize = 32;
@@ -132,6 +131,7 @@ mod tests {
         let names: Vec<_> = keys.iter().map(|key| key.identity.as_deref()).collect();
         assert_eq!(names, [Some("alice"), None]);
         assert_eq!((&keys[0].grant, &keys[1].grant), (&Grant::to("alice"), &Grant::default()));
+        assert_eq!(parse(format!("\u{feff}{A}").as_bytes()).unwrap().len(), 1, "a byte order mark");
         assert!(parse(b"").unwrap().is_empty());
         assert!(parse(b"# nothing\n").unwrap().is_empty());
     }

@@ -42,6 +42,15 @@ impl Watch {
         self.paths.iter().any(|watched| watched == path)
     }
 
+    /// Whether the files look as they did when a change was told last.
+    pub fn at_rest(&self) -> bool {
+        self.looks() == self.state.told
+    }
+
+    fn looks(&self) -> Vec<Look> {
+        self.paths.iter().map(|path| look_at(path)).collect()
+    }
+
     /// From when on what the files hold is another, though they stay the same. It is told once.
     pub fn set_expiry(&mut self, expiry: Option<SystemTime>) {
         self.expiry = expiry;
@@ -63,7 +72,7 @@ impl Watch {
 
     /// Looks now.
     fn look(&mut self, now: SystemTime) -> bool {
-        let changed = self.state.look(self.paths.iter().map(|path| look_at(path)).collect());
+        let changed = self.state.look(self.looks());
         let expired = self.expiry.take_if(|expiry| *expiry <= now).is_some();
         changed || expired
     }
@@ -199,7 +208,9 @@ mod tests {
         write("a", "two");
         assert_eq!(changes(&mut watch), 1, "replaced by one of the same length");
         fs::OpenOptions::new().append(true).open(at("a")).unwrap().write_all(b"!").unwrap();
+        assert!(!watch.at_rest());
         assert_eq!(changes(&mut watch), 1, "appended to");
+        assert!(watch.at_rest());
         fs::remove_file(at("b")).unwrap();
         assert_eq!(changes(&mut watch), 1, "removed");
         write("c", "another");

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use snocat_driver::core::auth::{
-    AuthorizedKey, AuthorizedKeys, ConnectingConfig, Credential, Ed25519Key, Grant, ListeningConfig, NoProof,
-    Proven, TokenKey, TokenKeys, TokenSecret,
+    AuthorizedKey, AuthorizedKeys, ConnectingConfig, Credential, Ed25519Key, Grant, ListeningConfig, Names,
+    NoProof, Proven, TokenKey, TokenKeys, TokenSecret,
 };
 use snocat_driver::core::{ClosedBy, Code};
 use snocat_driver::{
@@ -20,6 +20,7 @@ pairings!(
     a_key_that_is_authorized_gets_in_and_another_does_not,
     a_newer_connection_of_the_same_identity_takes_name_and_port_over_at_once,
     the_name_of_another_identity_is_refused,
+    a_name_is_made_up_unless_all_that_could_be_belong_to_somebody,
     a_name_that_proves_nothing_is_held_while_its_tunnel_lives,
     a_credential_that_is_withdrawn_ends_its_tunnels_and_no_others,
     a_credential_whose_grant_changes_ends_its_tunnels,
@@ -29,6 +30,7 @@ pairings!(
     a_method_of_ones_own_may_have_several_messages,
     a_method_that_never_decides_is_over_after_the_deadline,
     a_method_that_gives_up_ends_the_attempt_at_once,
+    what_a_method_denies_looks_the_same_whosever_turn_it_is,
     a_server_that_accepts_sooner_than_its_client_is_content_gains_nothing,
 );
 
@@ -132,6 +134,25 @@ fn the_name_of_another_identity_is_refused(pairing: Pairing) {
     let _carol = client(&lab, &server, secret(4), Some("web"), 0).unwrap();
     assert_eq!(code(client(&lab, &server, secret(3), Some("web"), 0)), Some(Code::NAME_TAKEN));
     assert_eq!(code(client(&lab, &server, secret(1), Some("web"), 0)), Some(Code::NAME_REFUSED));
+}
+
+fn a_name_is_made_up_unless_all_that_could_be_belong_to_somebody(pairing: Pairing) {
+    let lab = Lab::new(pairing);
+    let bob = |patterns: &[&str]| {
+        let names = Names::Only(patterns.iter().map(|pattern| pattern.parse().unwrap()).collect());
+        TokenKey { grant: Grant { names, ..Grant::default() }, ..TokenKey::of("bob", secret(1)) }
+    };
+    let some = ["tunnel-1", "tunnel-2"];
+    let server = server(&lab, tokens([bob(&some), TokenKey::nameless(secret(2))]));
+    let _nameless = client(&lab, &server, secret(2), None, 0).unwrap();
+    assert_eq!(server.next_up_or_down(), up("tunnel-3"));
+    server.accept_by(tokens([bob(&["t*"]), TokenKey::nameless(secret(2))]));
+    assert_eq!(server.next_up_or_down(), down("tunnel-3", Code::WITHDRAWN));
+    assert_eq!(code(client(&lab, &server, secret(2), None, 0)), Some(Code::NAME_REFUSED));
+    // The server goes on.
+    let _nameless = client(&lab, &server, secret(2), Some("web"), 0).unwrap();
+    assert_eq!(server.next_up_or_down(), up("web"));
+    let _bob = client(&lab, &server, secret(1), None, 0).unwrap();
 }
 
 fn a_name_that_proves_nothing_is_held_while_its_tunnel_lives(pairing: Pairing) {
@@ -353,4 +374,47 @@ fn a_method_that_gives_up_ends_the_attempt_at_once(pairing: Pairing) {
     let begin = Instant::now();
     assert!(offering(&lab, &server, Sulk, true).is_err());
     assert!(begin.elapsed() < AT_ONCE, "{:?}", begin.elapsed());
+}
+
+/// Asks back, and then has seen enough: at once, or after the answer.
+struct Denies {
+    at_once: bool,
+}
+
+impl AuthenticationHandler for Denies {
+    async fn authenticate(&self, channel: &mut AuthenticationChannel) -> Result<Proven, Denied> {
+        channel.receive().await?;
+        channel.send(*b"?")?;
+        if !self.at_once {
+            channel.receive().await?;
+        }
+        Err(Denied::new("no"))
+    }
+}
+
+/// Waits to be asked, and for what becomes of the answer.
+struct Answers;
+
+impl AuthenticationClient for Answers {
+    async fn authenticate(&self, channel: &mut AuthenticationChannel) -> Result<(), Denied> {
+        channel.send(*b"!")?;
+        channel.receive().await?;
+        std::thread::sleep(Duration::from_millis(100));
+        channel.send(*b"!")?;
+        channel.receive().await?;
+        Ok(())
+    }
+}
+
+fn what_a_method_denies_looks_the_same_whosever_turn_it_is(pairing: Pairing) {
+    let lab = Lab::new(pairing);
+    let told = [true, false].map(|at_once| {
+        let server = handling(&lab, Denies { at_once }, PATIENT);
+        match offering(&lab, &server, Answers, true).err() {
+            Some(Failure::Connect(ConnectError::Closed(reason))) => (reason.by, reason.code, reason.text),
+            other => panic!("{other:?}"),
+        }
+    });
+    assert_eq!((told[0].0, told[0].1), (ClosedBy::Peer, Code::AUTH_REFUSED));
+    assert_eq!(told[0], told[1]);
 }

@@ -1,8 +1,9 @@
 //! Who gets in with a certificate of its own, and what becomes of those who speak another protocol.
 
+use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use rcgen::{
@@ -12,7 +13,7 @@ use rcgen::{
 };
 use snocat_driver::core::auth::{
     Authenticator, CertificateJudge, ClientCertificate, ClientCertificates, ConnectingConfig, Credential,
-    ListeningConfig, Proven, TokenKey, TokenKeys, TokenSecret,
+    Grant, ListeningConfig, Proven, TokenKey, TokenKeys, TokenSecret,
 };
 use snocat_driver::core::sim::{Chance, LinkConfig, Loss};
 use snocat_driver::core::{ALPN, ClosedBy, Code, Event, Limits};
@@ -258,6 +259,16 @@ fn what_a_list_revokes_is_not_accepted() {
     let namesake = Authority::new("ca");
     let judge = trusting_but(&[&ca], vec![namesake.revoke(&[1])]);
     assert!(judge.judge(&alice.chain).is_err() && judge.judge(&bob.chain).is_err(), "a list that is forged");
+}
+
+#[test]
+fn a_newer_list_behind_an_older_one_is_not_overlooked() {
+    let (ca, other) = (Authority::new("ca"), Authority::new("other"));
+    let lists = |lists: Vec<_>| ClientAuthorities::new(vec![ca.certificate()], lists).map(drop);
+    assert!(matches!(lists(vec![ca.revoke(&[]), ca.revoke(&[1])]), Err(TlsError::TwoLists)));
+    lists(vec![ca.revoke(&[1]), other.revoke(&[1])]).unwrap();
+    let broken = || CertificateRevocationListDer::from(vec![0]);
+    assert!(matches!(lists(vec![broken(), broken()]), Err(TlsError::RevocationList(_))));
 }
 
 #[test]
@@ -545,6 +556,47 @@ fn what_was_accepted_stands_until_it_expires_or_is_revoked() {
         assert!(stands(trusting_but(&[&ca], vec![ca.revoke(&[2])])));
         assert!(!stands(trusting_but(&[&ca], vec![ca.revoke(&[1])])));
         place.end().await;
+    });
+}
+
+/// Thinks better of it between its yes and the tunnel's being there, and has the server look through its tunnels.
+#[derive(Default)]
+struct Fickle {
+    asked: AtomicU64,
+    place: OnceLock<Weak<Place>>,
+}
+
+impl fmt::Debug for Fickle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Fickle")
+    }
+}
+
+impl CertificateJudge for Fickle {
+    fn judge(&self, _: &[CertificateDer<'_>]) -> Result<Proven, String> {
+        match self.asked.fetch_add(1, Ordering::Relaxed) {
+            0 => {}
+            1 => self.place.get().and_then(Weak::upgrade).unwrap().server.review(),
+            _ => return Err("not any more".to_owned()),
+        }
+        Ok(Proven::new("alice", Grant::to("alice")))
+    }
+}
+
+#[test]
+fn a_review_does_not_overlook_who_is_just_coming_in() {
+    simulate(6, calm(6), async |world: World| {
+        let judge = Arc::new(Fickle::default());
+        let place = Arc::new(place(&world, judge.clone()));
+        judge.place.set(Arc::downgrade(&place)).unwrap();
+        let alice = Authority::new("ca").issue(&client(&["alice"]));
+        let code = match place.connect(Some(&alice), &[certificate()]).await {
+            Ok(connected) => connected.tunnel.closed().await.code,
+            Err(ConnectError::Closed(reason)) => reason.code,
+            Err(other) => panic!("{other}"),
+        };
+        assert_eq!(code, Code::WITHDRAWN);
+        place.server.close(Code::STOPPING, "server stopped").await;
     });
 }
 

@@ -99,6 +99,8 @@ fn parse<T, I: Ord>(
     contents: &[u8],
     read: impl Fn(&str) -> Result<Said<T, I>, String>,
 ) -> Result<Vec<Entry<T>>, (usize, String)> {
+    // Some editors put a byte order mark there, which nobody sees.
+    let contents = contents.strip_prefix(b"\xef\xbb\xbf").unwrap_or(contents);
     let mut entries = Vec::new();
     let mut seen = BTreeMap::new();
     for (number, line) in (1..).zip(contents.split(|byte| *byte == b'\n')) {

@@ -105,6 +105,57 @@ fn keys_are_authorized_and_withdrawn() {
     }
 }
 
+/// The most descriptors that a program may have.
+fn allow_descriptors(program: &Program, most: u64) {
+    use rustix::process::{Pid, Resource, Rlimit, prlimit};
+    let pid = Pid::from_raw(program.id().cast_signed());
+    let limit = Rlimit { current: Some(most), maximum: Some(1024) };
+    prlimit(pid, Resource::Nofile, limit).unwrap();
+}
+
+#[test]
+fn a_withdrawal_needs_no_descriptor_that_visitors_have_left() {
+    for binary in binaries() {
+        let keys = Keys::new();
+        let [alice, bob] = ["alice", "bob"].map(|name| keygen(&keys, name));
+        let list = keys.at("authorized");
+        write(&list, &format!("{alice}{bob}"));
+        let (server, driver) = server(&keys, binary, &["--authorized-keys", &text(list.clone())]);
+        let mut tunnel = client(&keys, binary, driver, &["--identity", &text(keys.at("alice"))]);
+        tunnel.event("tunnel-up");
+        tunnel.event("bound");
+        let descriptors = format!("/proc/{}/fd", server.id());
+        let first_free = (0..).find(|number| !Path::new(&format!("{descriptors}/{number}")).exists());
+        allow_descriptors(&server, first_free.unwrap());
+        let began = Instant::now();
+        write(&list, &bob);
+        tunnel.end().failed_with(&["no longer accepts the credentials"]);
+        assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
+    }
+}
+
+#[test]
+fn what_could_not_be_read_is_tried_again() {
+    for binary in binaries() {
+        let keys = Keys::new();
+        let [alice, bob] = ["alice", "bob"].map(|name| keygen(&keys, name));
+        let list = keys.at("authorized");
+        write(&list, &format!("{alice}{bob}"));
+        let (server, driver) = server(&keys, binary, &["--authorized-keys", &text(list.clone())]);
+        let mut tunnel = client(&keys, binary, driver, &["--identity", &text(keys.at("alice"))]);
+        tunnel.event("tunnel-up");
+        tunnel.event("bound");
+        // There are no descriptors when the key is withdrawn, and later there are.
+        allow_descriptors(&server, 0);
+        write(&list, &bob);
+        thread::sleep(Duration::from_secs(3));
+        allow_descriptors(&server, 1024);
+        let began = Instant::now();
+        tunnel.end().failed_with(&["no longer accepts the credentials"]);
+        assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
+    }
+}
+
 #[test]
 fn a_credential_that_expires_ends_its_tunnel() {
     let keys = Keys::new();

@@ -12,7 +12,9 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
 
-use snocat_core::auth::{Answer, Authenticator, Exchange, External, Proven, Question, Received, TunnelName};
+use snocat_core::auth::{
+    Answer, Authenticator, Exchange, External, Failure, Proven, Question, Received, TunnelName,
+};
 use snocat_core::{Code, Escaped, Refusal, Ticket};
 
 use crate::cell::{Cell, State};
@@ -249,9 +251,15 @@ impl<R: Runtime> Link for CellLink<R> {
         self.0.with(|state| {
             if !state.tunnel.is_closed() {
                 tracing::info!(tunnel = %state.tunnel.id(), reason = %Escaped(reason), "authentication given up");
-                // Once the peer has accepted, this is the connecting side, and the peer has not proven what it had to.
-                let code = if state.tunnel.is_established() { Code::UNPROVEN } else { Code::AUTH_REFUSED };
-                state.tunnel.close(state.now, Refusal::new(code, "authentication was given up"));
+                let refusal = if self.0.is_listening() {
+                    // Whosever turn it is, the peer learns what everybody learns.
+                    Failure::denied(reason).refusal()
+                } else {
+                    // Once the peer has accepted, it has not proven what it had to.
+                    let code = if state.tunnel.is_established() { Code::UNPROVEN } else { Code::AUTH_REFUSED };
+                    Refusal::new(code, "authentication was given up")
+                };
+                state.tunnel.close(state.now, refusal);
             }
         });
     }

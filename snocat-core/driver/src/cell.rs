@@ -156,6 +156,11 @@ impl<R: Runtime> Cell<R> {
         &self.driver.runtime
     }
 
+    /// Whether the peer is the one that connects.
+    pub(crate) fn is_listening(&self) -> bool {
+        self.acceptor.is_some()
+    }
+
     /// Looks, without anything to follow from it.
     pub(crate) fn peek<T>(&self, look: impl FnOnce(&mut State) -> T) -> T {
         look(&mut lock(&self.state))

@@ -1,8 +1,8 @@
 //! What a server and a client are made from.
 
-use snocat_core::Limits;
 use std::sync::Arc;
 
+use snocat_core::Limits;
 use snocat_core::auth::{ConnectingConfig, External, ListeningConfig};
 use snocat_core::route::RouteAddress;
 
@@ -29,11 +29,12 @@ impl ServerConfig {
     }
 
     /// Accepts by a method of the application's own, too: the one that is preferred least of those in
-    /// `authentication` so far. Its name should hold a dot or a slash, so that it stays apart from those of the
+    /// `authentication` so far, in place of one of the same name. That should hold a dot or a slash, to stay apart from those of the
     /// protocol.
     #[must_use]
     pub fn handle(mut self, method: &str, handler: impl AuthenticationHandler) -> Self {
         let handler = Arc::new(handler);
+        self.authentication.methods.retain(|other| other.method() != method);
         self.methods.insert_handler(method, handler.clone());
         let external = Arc::new(External::new(method));
         self.authentication.methods.push(Arc::new(Handled { external, handler }));

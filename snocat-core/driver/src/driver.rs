@@ -204,8 +204,11 @@ impl<R: Runtime> Driver<R> {
         for _ in 0..BATCHES {
             if self.poll_batch(context, receiving).is_pending() {
                 let more = self.accept();
-                let state = lock(&self.state);
-                if state.closing && state.tunnels == 0 {
+                let over = {
+                    let state = lock(&self.state);
+                    state.closing && state.tunnels == 0
+                };
+                if over {
                     return Poll::Ready(());
                 }
                 if more {

@@ -75,7 +75,9 @@ impl<R: Runtime> TunnelServer<R> {
     }
 
     /// Accepts by these methods from here on. Tunnels whose credentials no longer stand end at once: their clients
-    /// learn that they were withdrawn.
+    /// learn that they were withdrawn. [Handlers](crate::AuthenticationHandler) stay those that the server was made with:
+    /// of one that is to go on, put the authenticator that [`ServerConfig::handle`] has added to
+    /// [`authentication`](ServerConfig::authentication) among the methods.
     pub fn set_authentication(&self, authentication: ListeningConfig) {
         self.acceptor.accept_by(authentication.clone());
         self.driver.set_authentication(authentication);
@@ -86,7 +88,7 @@ impl<R: Runtime> TunnelServer<R> {
     /// [`set_authentication`](Self::set_authentication): by time, which lets certificates expire, or because a
     /// [handler](crate::AuthenticationHandler::stands) knows something new.
     pub fn review(&self) {
-        let (config, _) = self.acceptor.accepted();
+        let config = self.acceptor.reviewed();
         for tunnel in self.acceptor.table.all() {
             end_unless_it_stands(&tunnel, &config);
         }
@@ -151,17 +153,24 @@ pub(crate) struct Acceptor<R: Runtime> {
 /// The methods of the server, as they are now.
 struct Accepted {
     config: Arc<ListeningConfig>,
-    /// How often they have changed.
+    /// How often they have changed, or may say something else than before: who was let in before that and is not in the
+    /// table yet is looked at when it is.
     generation: u64,
 }
 
-/// Whoever proved something that is no longer accepted has to go.
+/// Whoever proved something that is no longer accepted has to go, and whoever has a name that is somebody's by now.
 fn end_unless_it_stands<R: Runtime>(tunnel: &Tunnel<R>, config: &ListeningConfig) {
     let outcome = tunnel.outcome();
-    let stands = outcome.proven.as_ref().is_some_and(|proven| config.stands(&outcome.method, proven));
+    let stands = outcome.proven.as_ref().is_some_and(|proven| {
+        config.stands(&outcome.method, proven) && config.allows_name(&proven.grant, &outcome.name)
+    });
     if !stands {
         tunnel.close(Code::WITHDRAWN, "the credentials were withdrawn, or what they allow has changed");
     }
+}
+
+fn supersede<R: Runtime>(tunnel: &Tunnel<R>) {
+    tunnel.close(Code::SUPERSEDED, "a newer connection with the same identity has taken the name over");
 }
 
 struct Events<R: Runtime> {
@@ -189,8 +198,7 @@ impl<R: Runtime> Acceptor<R> {
         let Reserved { name, superseded } = self.table.reserve(cell.id(), claim, &config, generation)?;
         if let Some(older) = superseded {
             tracing::info!(tunnel = %older.id(), by = %cell.id(), "superseded");
-            older
-                .close(Code::SUPERSEDED, "a newer connection with the same identity has taken the name over");
+            supersede(&older);
         }
         Ok(name)
     }
@@ -199,6 +207,12 @@ impl<R: Runtime> Acceptor<R> {
         let mut accepted = lock(&self.accepted);
         accepted.config = Arc::new(config);
         accepted.generation += 1;
+    }
+
+    fn reviewed(&self) -> Arc<ListeningConfig> {
+        let mut accepted = lock(&self.accepted);
+        accepted.generation += 1;
+        accepted.config.clone()
     }
 
     fn accepted(&self) -> (Arc<ListeningConfig>, u64) {
@@ -220,8 +234,7 @@ impl<R: Runtime> Acceptor<R> {
             end_unless_it_stands(&tunnel, &config);
         }
         if !filled.holds_name {
-            tunnel
-                .close(Code::SUPERSEDED, "a newer connection with the same identity has taken the name over");
+            supersede(&tunnel);
         }
     }
 

@@ -15,6 +15,9 @@ use crate::runtime::Runtime;
 use crate::sync::lock;
 use crate::tunnel::Tunnel;
 
+/// Names that are made up before it is given up, because each of them belongs to somebody.
+const MADE_UP: u32 = 16;
+
 /// The tunnels of this process that are up, by name.
 pub struct TunnelTable<R: Runtime>(Mutex<State<R>>);
 
@@ -145,14 +148,21 @@ impl<R: Runtime> State<R> {
             }
             _ => "tunnel-".to_owned(),
         };
-        loop {
+        // Names that are in use are few and looked up at once. Those that belong to somebody may be all of them (`t*`).
+        let mut owned = 0;
+        while owned < MADE_UP {
             let name = format!("{start}{}", self.next).parse::<TunnelName>();
             let name = name.map_err(|error| Refusal::new(Code::NAME_INVALID, error.to_string()))?;
             self.next += 1;
-            if !self.names.contains_key(name.as_str()) && config.allows_name(grant, &name) {
+            if self.names.contains_key(name.as_str()) {
+                continue;
+            }
+            if config.allows_name(grant, &name) {
                 return Ok(name);
             }
+            owned += 1;
         }
+        Err(Refusal::new(Code::NAME_REFUSED, format!("names that begin with `{start}` belong to somebody")))
     }
 }
 

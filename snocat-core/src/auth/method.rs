@@ -50,6 +50,9 @@ pub trait Authenticator: Send + Sync + fmt::Debug {
 }
 
 /// One side of one method's exchange. The sides take turns, the connecting one first.
+///
+/// Its methods are called in the midst of the tunnel's work, by a driver under the tunnel's lock: they must be quick and
+/// call nothing of the driver. What takes time, or asks somebody, is a [`Turn::Ask`].
 pub trait Exchange: Send + Sync {
     /// Takes in the peer's next message.
     ///

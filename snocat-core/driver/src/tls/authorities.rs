@@ -1,5 +1,6 @@
 //! Whose a client's certificate is: the method `tls-client-cert` asks, not TLS.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 use rustls::{CertificateError, RootCertStore};
 use snocat_core::Escaped;
 use snocat_core::auth::{CertificateJudge, Grant, Proven};
-use webpki::EndEntityCert;
+use webpki::{BorrowedCertRevocationList, CertRevocationList, EndEntityCert};
 
 use super::{TlsError, is_authority, provider};
 
@@ -39,11 +40,12 @@ impl ClientAuthorities {
     /// What these authorities have issued and not revoked.
     ///
     /// If there are revocation lists at all, there must be one of each issuer, up to the authority: a certificate that
-    /// no list speaks of is not accepted. Of two lists of one issuer the first counts. A list counts for as long as it
-    /// is given, whatever it says about its next update: a list that nobody renews must not end every tunnel at once.
+    /// no list speaks of is not accepted. Two of one issuer (and for the same of its certificates) are an error: only the
+    /// first would count, and a newer one behind it would revoke nothing. A list counts for as long as it is given,
+    /// whatever it says about its next update: a list that nobody renews must not end every tunnel at once.
     ///
     /// # Errors
-    /// [`TlsError::Authority`], [`TlsError::NoAuthority`], [`TlsError::RevocationList`].
+    /// [`TlsError::Authority`], [`TlsError::NoAuthority`], [`TlsError::RevocationList`], [`TlsError::TwoLists`].
     pub fn new(
         authorities: Vec<CertificateDer<'static>>,
         revocation_lists: Vec<CertificateRevocationListDer<'static>>,
@@ -51,6 +53,15 @@ impl ClientAuthorities {
         let mut roots = RootCertStore::empty();
         for authority in authorities {
             roots.add(authority).map_err(TlsError::Authority)?;
+        }
+        let mut scopes = BTreeSet::new();
+        // One that cannot be read is found out below.
+        for list in revocation_lists.iter().filter_map(|der| BorrowedCertRevocationList::from_der(der).ok()) {
+            let list = CertRevocationList::from(list);
+            let scope = (list.issuer().to_vec(), list.issuing_distribution_point().map(<[u8]>::to_vec));
+            if !scopes.insert(scope) {
+                return Err(TlsError::TwoLists);
+            }
         }
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
             .with_crls(revocation_lists)

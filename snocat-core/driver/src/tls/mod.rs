@@ -60,6 +60,9 @@ pub enum TlsError {
     /// A list of revoked certificates is not usable.
     #[error("a revocation list is not usable: {0}")]
     RevocationList(#[source] rustls::Error),
+    /// Two revocation lists speak of the same certificates.
+    #[error("there are two revocation lists of one issuer")]
+    TwoLists,
     /// The cryptography provider lacks what QUIC needs.
     #[error("the cryptography provider lacks what QUIC needs: {0}")]
     Provider(String),
