@@ -65,6 +65,7 @@ impl Duo {
             reset_key: Arc::new(ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &[side; 32])),
             limits,
             allow_mtud: true,
+            datagram_limit: Arc::new(|_| None),
             listen,
         };
         let nodes = [Node::new(config(1, server, Some(listen))), Node::new(config(2, client, None))];

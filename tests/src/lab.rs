@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -164,10 +165,19 @@ impl Lab {
         let (events, received) = channel();
         let (accept, accepted) = unbounded_channel();
         let (stop, stopped) = oneshot::channel();
-        let main = ServerMain { config, ports: options.ports.clone(), ready, events, accepted, stopped };
+        let mtu = Arc::new(AtomicU16::new(0));
+        let main = ServerMain {
+            config,
+            ports: options.ports.clone(),
+            ready,
+            events,
+            accepted,
+            stopped,
+            mtu: mtu.clone(),
+        };
         let thread = run(self.pairing.server, main);
         let quic = address.recv_timeout(PATIENCE).unwrap();
-        Server { quic, events: received, accept, stop: Some(stop), thread: Some(thread) }
+        Server { quic, mtu, events: received, accept, stop: Some(stop), thread: Some(thread) }
     }
 
     /// What a client of this lab is made from.
@@ -232,9 +242,11 @@ impl Lab {
         let (ready, result) = channel();
         let (ended, end) = channel();
         let (stop, stopped) = oneshot::channel();
-        let thread = run(self.pairing.client, ClientMain { config, to, ready, ended, stopped });
+        let mtu = Arc::new(AtomicU16::new(0));
+        let thread =
+            run(self.pairing.client, ClientMain { config, to, ready, ended, stopped, mtu: mtu.clone() });
         let port = result.recv_timeout(PATIENCE).unwrap()?;
-        Ok(Client { port, end, stop: Some(stop), thread: Some(thread) })
+        Ok(Client { port, mtu, end, stop: Some(stop), thread: Some(thread) })
     }
 
     /// A server, and a client that offers `target`.
@@ -281,6 +293,8 @@ pub enum Said {
 pub struct Server {
     /// Where its clients connect to.
     pub quic: SocketAddr,
+    /// The longest datagrams of the tunnel that was the last to end.
+    pub mtu: Arc<AtomicU16>,
     events: Receiver<Said>,
     accept: UnboundedSender<ListeningConfig>,
     stop: Option<oneshot::Sender<()>>,
@@ -341,6 +355,8 @@ impl Drop for Server {
 pub struct Client {
     /// Where visitors connect to.
     pub port: SocketAddr,
+    /// The longest datagrams of its tunnel, once that has ended.
+    pub mtu: Arc<AtomicU16>,
     end: Receiver<CloseReason>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -380,6 +396,7 @@ struct ServerMain {
     events: Sender<Said>,
     accepted: UnboundedReceiver<ListeningConfig>,
     stopped: oneshot::Receiver<()>,
+    mtu: Arc<AtomicU16>,
 }
 
 impl Main for ServerMain {
@@ -406,6 +423,7 @@ impl Main for ServerMain {
                         said
                     }
                     ServerEvent::TunnelDown { tunnel, reason } => {
+                        self.mtu.store(tunnel.mtu(), Ordering::Relaxed);
                         Said::Down(tunnel.name().to_owned(), reason.code)
                     }
                     _ => continue,
@@ -431,6 +449,7 @@ struct ClientMain {
     ready: Sender<Result<SocketAddr, Failure>>,
     ended: Sender<CloseReason>,
     stopped: oneshot::Receiver<()>,
+    mtu: Arc<AtomicU16>,
 }
 
 impl Main for ClientMain {
@@ -451,6 +470,7 @@ impl Main for ClientMain {
         let stopped = async { drop(self.stopped.await) };
         futures_lite::future::or(serve(&tunnel, router), stopped).await;
         tunnel.close(Code::STOPPING, "client stopped");
+        self.mtu.store(tunnel.mtu(), Ordering::Relaxed);
         let _the_test_may_be_over = self.ended.send(tunnel.closed().await);
         tunnel.drained().await;
     }

@@ -59,6 +59,7 @@ pub(crate) struct State {
     armed: Option<Instant>,
     /// Datagrams that the socket had no room for.
     blocked: Option<Transmit>,
+    /// What they are composed in. Lent by the socket; kept only while they wait.
     buffer: Vec<u8>,
     drained: bool,
     /// A host has said that nothing listens at the peer's address.
@@ -306,6 +307,9 @@ impl State {
             }
             sends += 1;
         }
+        if self.blocked.is_none() {
+            driver.socket.give_back(std::mem::take(&mut self.buffer));
+        }
         // Sending may have brought something up.
         self.take_endpoint_events();
         if self.drained {
@@ -339,6 +343,9 @@ impl State {
         let transmit = match self.blocked.take() {
             Some(transmit) => transmit,
             None => {
+                if self.buffer.capacity() == 0 {
+                    self.buffer = driver.socket.lend();
+                }
                 let segments = driver.socket.max_segments(self.tunnel.mtu());
                 match self.tunnel.poll_transmit(self.now, segments, &mut self.buffer) {
                     Some(transmit) => transmit,

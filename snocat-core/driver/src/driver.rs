@@ -91,11 +91,13 @@ impl<R: Runtime> Driver<R> {
     ) -> io::Result<Arc<Self>> {
         let socket = Socket::bind(&runtime, address, listen.is_none())?;
         let closing = listen.is_none();
+        let (asked, local) = (runtime.clone(), socket.local_addr().ip());
         let config = EndpointConfig {
             seed: seed(&runtime)?,
             reset_key: Arc::new(ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &seed(&runtime)?)),
             limits,
             allow_mtud: !socket.may_fragment(),
+            datagram_limit: Arc::new(move |peer| asked.datagram_limit(local, peer)),
             listen,
         };
         let state = State {

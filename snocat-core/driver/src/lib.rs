@@ -18,6 +18,7 @@ mod config;
 mod copy;
 mod driver;
 mod forward;
+mod interface;
 mod race;
 mod router;
 mod runtime;

@@ -6,7 +6,7 @@
 
 use std::future::Future;
 use std::io::{self, IoSliceMut};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -58,6 +58,12 @@ pub trait Runtime: Clone + Send + Sync + 'static {
     /// If the system has none.
     fn random(&self, bytes: &mut [u8]) -> io::Result<()> {
         getrandom::fill(bytes).map_err(io::Error::other)
+    }
+
+    /// How long a datagram may be that leaves for `peer`, in bytes of UDP payload, if the system knows: what the
+    /// interface takes that leads there. `local` is what the socket is bound to. Asked once for each tunnel.
+    fn datagram_limit(&self, local: IpAddr, peer: SocketAddr) -> Option<u16> {
+        crate::interface::datagram_limit(local, peer)
     }
 
     /// Waits until `deadline`.

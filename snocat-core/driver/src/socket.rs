@@ -31,7 +31,12 @@ pub(crate) struct Socket<R: Runtime> {
     local: SocketAddr,
     full: Mutex<Waiting>,
     unreachable: AtomicBool,
+    /// Buffers that batches are composed in, while nobody does.
+    spare: Mutex<Vec<Vec<u8>>>,
 }
+
+/// Buffers that are kept for those who compose a batch. Each is as long as a batch, so no tunnel has one of its own.
+const SPARE: usize = 4;
 
 #[derive(Default)]
 struct Waiting {
@@ -45,7 +50,13 @@ impl<R: Runtime> Socket<R> {
     pub(crate) fn bind(runtime: &R, address: SocketAddr, watch_errors: bool) -> io::Result<Self> {
         let io = runtime.bind(address, watch_errors)?;
         let local = io.local_addr()?;
-        Ok(Self { io, local, full: Mutex::default(), unreachable: AtomicBool::new(false) })
+        Ok(Self {
+            io,
+            local,
+            full: Mutex::default(),
+            unreachable: AtomicBool::new(false),
+            spare: Mutex::default(),
+        })
     }
 
     pub(crate) fn local_addr(&self) -> SocketAddr {
@@ -65,6 +76,21 @@ impl<R: Runtime> Socket<R> {
     /// How many datagrams of `mtu` bytes may be sent at once. The kernel may change its mind at any time.
     pub(crate) fn max_segments(&self, mtu: u16) -> usize {
         self.io.max_segments().min(MAX_BATCH / usize::from(mtu).max(1)).clamp(1, MAX_SEGMENTS)
+    }
+
+    /// A buffer to compose a batch in.
+    pub(crate) fn lend(&self) -> Vec<u8> {
+        lock(&self.spare).pop().unwrap_or_default()
+    }
+
+    /// Takes back what was lent.
+    pub(crate) fn give_back(&self, buffer: Vec<u8>) {
+        if buffer.capacity() > 0 {
+            let mut spare = lock(&self.spare);
+            if spare.len() < SPARE {
+                spare.push(buffer);
+            }
+        }
     }
 
     /// Sends datagrams. What the network would lose is lost here, too; only a full socket is the caller's to

@@ -106,6 +106,11 @@ impl<R: Runtime> Tunnel<R> {
         SocketAddr::new(address.ip().to_canonical(), address.port())
     }
 
+    /// The longest datagram that is known to reach the peer, in bytes of UDP payload.
+    pub fn mtu(&self) -> u16 {
+        self.0.cell.peek(|state| state.tunnel.mtu())
+    }
+
     /// The current estimate of the time to the peer and back.
     pub fn rtt(&self) -> Duration {
         self.0.cell.peek(|state| state.tunnel.rtt())

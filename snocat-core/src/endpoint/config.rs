@@ -4,13 +4,14 @@
 //! may have; nothing of them is used unseen.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use chacha20::ChaCha20Rng;
 use chacha20::rand_core::{Rng, SeedableRng};
 use quinn_proto::{
-    ClientConfig, ConnectionId, ConnectionIdGenerator, IdleTimeout, NoneTokenLog, NoneTokenStore,
-    ServerConfig, TransportConfig, ValidationTokenConfig, VarInt,
+    ClientConfig, ConnectionId, ConnectionIdGenerator, IdleTimeout, MtuDiscoveryConfig, NoneTokenLog,
+    NoneTokenStore, ServerConfig, TransportConfig, ValidationTokenConfig, VarInt,
 };
 
 use super::congestion::Congestion;
@@ -30,9 +31,27 @@ pub struct EndpointConfig {
     pub limits: Limits,
     /// Whether the socket never fragments, so that larger packets may be tried.
     pub allow_mtud: bool,
+    /// What is known of the way to a peer.
+    pub datagram_limit: DatagramLimit,
     /// Set to take connections in, too.
     pub listen: Option<ListenConfig>,
 }
+
+/// Says how long a datagram to a peer may be, in bytes of UDP payload, as far as that can be known beforehand: what the
+/// interface takes that leads there. `None` if nothing is known, which stands for 1,452. Asked once for each connection.
+///
+/// A tunnel begins with 1,200 and searches up to what this says, up to [`Limits::datagram_bytes`], and up to what the peer
+/// takes. So what is too much costs some probes that are lost, and never the connection.
+pub type DatagramLimit = Arc<dyn Fn(SocketAddr) -> Option<u16> + Send + Sync>;
+
+/// What nearly every path takes, over IPv6 as well: 1,500 bytes without the headers of IP and UDP.
+const ETHERNET: u16 = 1452;
+
+/// What every path takes (RFC 9000, section 14).
+const SMALLEST: u16 = 1200;
+
+/// The longest that there is, over IPv6.
+const LONGEST: u16 = 65_527;
 
 /// What an endpoint needs to take connections in.
 pub struct ListenConfig {
@@ -81,7 +100,12 @@ pub(crate) struct Quic {
     pub(super) server: Option<Arc<ServerConfig>>,
     pub(crate) authentication: Option<ListeningConfig>,
     pub(crate) limits: Arc<Limits>,
-    connecting: Arc<TransportConfig>,
+    /// A longer datagram is not looked at.
+    pub(super) longest_taken: u16,
+    datagram_limit: DatagramLimit,
+    /// What the last connections of either kind were made from, and up to which length they search. Most are alike.
+    last_accepted: Option<(u16, Arc<ServerConfig>)>,
+    last_connected: Option<(u16, Arc<TransportConfig>)>,
     rng: ChaCha20Rng,
 }
 
@@ -99,6 +123,8 @@ impl Quic {
         let ids = seed(&mut rng);
         endpoint.rng_seed(Some(seed(&mut rng)));
         endpoint.cid_generator(move || Box::new(Ids(ChaCha20Rng::from_seed(ids))));
+        let longest_taken = limits.datagram_bytes.clamp(SMALLEST, LONGEST);
+        let _within_bounds = endpoint.max_udp_payload_size(longest_taken).is_ok();
 
         let listen = config.listen.as_ref();
         let server = listen.map(|listen| {
@@ -106,7 +132,7 @@ impl Quic {
             tokens.sent(0).log(Arc::new(NoneTokenLog));
             let mut server = ServerConfig::new(listen.crypto.clone(), listen.token_key.clone());
             server
-                .transport_config(Arc::new(listening_transport(&limits)))
+                .transport_config(Arc::new(listening_transport(&limits, ETHERNET)))
                 .validation_token_config(tokens)
                 .time_source(listen.time_source.clone())
                 // The endpoint admits before it queues, so quinn-proto's own bound is never the narrower.
@@ -119,26 +145,51 @@ impl Quic {
             endpoint: Arc::new(endpoint),
             server,
             authentication: listen.map(|listen| listen.authentication.clone()),
-            connecting: Arc::new(connecting_transport(&limits)),
+            longest_taken,
+            datagram_limit: config.datagram_limit.clone(),
+            last_accepted: None,
+            last_connected: None,
             limits,
             rng,
         }
     }
 
-    pub(super) fn client(&mut self, config: &ConnectConfig) -> ClientConfig {
+    pub(super) fn client(&mut self, config: &ConnectConfig, remote: SocketAddr) -> ClientConfig {
         let first_id = id(&mut self.rng);
+        let longest = self.longest(remote);
+        let last = self.last_connected.take().filter(|(length, _)| *length == longest);
+        let (_, transport) = self
+            .last_connected
+            .insert(last.unwrap_or_else(|| (longest, Arc::new(connecting_transport(&self.limits, longest)))));
         let mut client = ClientConfig::new(config.crypto.clone());
         client
-            .transport_config(self.connecting.clone())
+            .transport_config(transport.clone())
             .token_store(Arc::new(NoneTokenStore))
             .initial_dst_cid_provider(Arc::new(move || first_id));
         client
     }
+
+    /// What to take a connection from `remote` in with.
+    pub(super) fn server_for(&mut self, remote: SocketAddr) -> Option<Arc<ServerConfig>> {
+        let longest = self.longest(remote);
+        let last = self.last_accepted.take().filter(|(length, _)| *length == longest);
+        self.last_accepted = last.or_else(|| {
+            let mut server = ServerConfig::clone(self.server.as_ref()?);
+            server.transport_config(Arc::new(listening_transport(&self.limits, longest)));
+            Some((longest, Arc::new(server)))
+        });
+        self.last_accepted.as_ref().map(|(_, server)| server.clone())
+    }
+
+    /// Where the search for longer datagrams to `remote` ends.
+    fn longest(&self, remote: SocketAddr) -> u16 {
+        (self.datagram_limit)(remote).unwrap_or(ETHERNET).min(self.longest_taken)
+    }
 }
 
 /// A stranger gets a few streams and a few bytes; the rest follows with the outcome.
-fn listening_transport(limits: &Limits) -> TransportConfig {
-    let mut transport = transport(limits);
+fn listening_transport(limits: &Limits, longest: u16) -> TransportConfig {
+    let mut transport = transport(limits, longest);
     transport
         .max_concurrent_bidi_streams(limits.early_streams.into())
         .receive_window(limits.early_bytes.into());
@@ -147,8 +198,8 @@ fn listening_transport(limits: &Limits) -> TransportConfig {
 
 /// The connecting side has verified the server before the first stream: full limits at once. It alone keeps
 /// the tunnel alive, so that an idle one costs one exchange and not two.
-fn connecting_transport(limits: &Limits) -> TransportConfig {
-    let mut transport = transport(limits);
+fn connecting_transport(limits: &Limits, longest: u16) -> TransportConfig {
+    let mut transport = transport(limits, longest);
     transport
         .max_concurrent_bidi_streams(limits.streams_connecting.into())
         .receive_window(limits.connection_window.into())
@@ -156,8 +207,10 @@ fn connecting_transport(limits: &Limits) -> TransportConfig {
     transport
 }
 
-fn transport(limits: &Limits) -> TransportConfig {
+fn transport(limits: &Limits, longest: u16) -> TransportConfig {
     let idle = VarInt::try_from(limits.idle.as_millis()).unwrap_or(VarInt::MAX);
+    let mut search = MtuDiscoveryConfig::default();
+    search.upper_bound(longest);
     let mut transport = TransportConfig::default();
     transport
         .max_concurrent_uni_streams(0u32.into())
@@ -165,6 +218,8 @@ fn transport(limits: &Limits) -> TransportConfig {
         .stream_receive_window(limits.stream_window.into())
         .send_window(limits.send_window)
         .max_idle_timeout(Some(IdleTimeout::from(idle)))
+        .initial_mtu(SMALLEST)
+        .mtu_discovery_config(Some(search))
         .congestion_controller_factory(Arc::new(Congestion));
     transport
 }

@@ -1,8 +1,13 @@
-//! Congestion control: CUBIC as quinn-proto has it, except that it lets the end of a connection pass.
+//! Congestion control: CUBIC as quinn-proto has it, except that it lets the end of a connection pass, and that long datagrams
+//! do not stand in the way of short ones.
 //!
 //! quinn-proto holds CONNECTION_CLOSE back as it holds stream data back, for as long as there is such data. But
 //! a connection that is closed takes no acknowledgements in any more, so the window would never open again: a
 //! side that ends a tunnel in the middle of a transfer would go without a word.
+//!
+//! And quinn-proto sends a packet only if one of full length would fit into the window. In a window of two datagrams, which is
+//! what CUBIC begins with where they are long, nothing fits beside a probe that is on its way: while the length is searched
+//! for, every small thing to say would wait for a whole round trip.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -26,12 +31,20 @@ pub(super) struct Congestion;
 impl ControllerFactory for Congestion {
     fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
         let inner = Arc::new(CubicConfig::default()).build(now, current_mtu);
-        Box::new(Control { inner, ending: Arc::default() })
+        Box::new(Control { inner, least: 0, ending: Arc::default() })
     }
 }
 
+/// Datagrams that are longer than those of Ethernet are rare, and their paths fast.
+const LONG: u16 = 1472;
+/// How many of those the window holds at least: a probe, one that is composed, and two that are on their way. TCP begins with
+/// ten.
+const WINDOW: u64 = 4;
+
 struct Control {
     inner: Box<dyn Controller>,
+    /// The window where datagrams are long, at least.
+    least: u64,
     /// Shared by the clones: quinn-proto gives nothing but clones away.
     ending: Arc<AtomicBool>,
 }
@@ -55,11 +68,12 @@ impl Controller for Control {
 
     fn on_mtu_update(&mut self, new_mtu: u16) {
         self.inner.on_mtu_update(new_mtu);
+        self.least = if new_mtu > LONG { WINDOW * u64::from(new_mtu) } else { 0 };
     }
 
     /// Nor is there pacing in a window as large as this.
     fn window(&self) -> u64 {
-        if self.ending.load(Ordering::Relaxed) { u64::MAX } else { self.inner.window() }
+        if self.ending.load(Ordering::Relaxed) { u64::MAX } else { self.inner.window().max(self.least) }
     }
 
     fn metrics(&self) -> ControllerMetrics {
@@ -67,7 +81,7 @@ impl Controller for Control {
     }
 
     fn clone_box(&self) -> Box<dyn Controller> {
-        Box::new(Self { inner: self.inner.clone_box(), ending: self.ending.clone() })
+        Box::new(Self { inner: self.inner.clone_box(), least: self.least, ending: self.ending.clone() })
     }
 
     fn initial_window(&self) -> u64 {

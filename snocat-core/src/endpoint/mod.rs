@@ -19,7 +19,7 @@ mod ids;
 pub use admission::AdmissionCounts;
 use admission::{Admission, Verdict};
 pub(crate) use config::Quic;
-pub use config::{ConnectConfig, EndpointConfig, ListenConfig};
+pub use config::{ConnectConfig, DatagramLimit, EndpointConfig, ListenConfig};
 pub(crate) use congestion::let_the_end_pass;
 use ids::Ids;
 pub use ids::TunnelId;
@@ -120,6 +120,10 @@ impl Endpoint {
     pub fn handle_datagram(&mut self, now: Instant, datagram: Datagram) -> Option<(TunnelId, TunnelEvent)> {
         let now = self.tick(now);
         let Datagram { remote, local_ip, ecn, data } = datagram;
+        if data.len() > usize::from(self.quic.longest_taken) {
+            // Every peer was told, and a stranger begins with a short one: this is somebody who wants memory.
+            return None;
+        }
         let mut buffer = Vec::new();
         match self.inner.handle(now, remote, local_ip, ecn, data, &mut buffer)? {
             DatagramEvent::ConnectionEvent(handle, event) => {
@@ -143,9 +147,10 @@ impl Endpoint {
     pub fn poll_accept(&mut self, now: Instant) -> Option<(TunnelId, Tunnel)> {
         let now = self.tick(now);
         while let Some(incoming) = self.incoming.pop_front() {
-            let source = incoming.remote_address().ip();
+            let remote = incoming.remote_address();
+            let source = remote.ip();
             let mut buffer = Vec::new();
-            match self.inner.accept(incoming, now, &mut buffer, None) {
+            match self.inner.accept(incoming, now, &mut buffer, self.quic.server_for(remote)) {
                 Ok((handle, connection)) => {
                     let id = self.ids.insert(handle);
                     self.admission.begun(id, source);
@@ -181,7 +186,7 @@ impl Endpoint {
         server_name: &str,
     ) -> Result<(TunnelId, Tunnel), ConnectError> {
         let now = self.tick(now);
-        let client = self.quic.client(config);
+        let client = self.quic.client(config, remote);
         let (handle, connection) =
             self.inner.connect(now, client, remote, server_name).map_err(|error| match error {
                 quinn_proto::ConnectError::InvalidServerName(name) => ConnectError::ServerName(name),

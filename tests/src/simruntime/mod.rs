@@ -45,6 +45,10 @@ pub struct Machines {
     pub tcp_piece: usize,
     /// Datagrams that may be sent at once.
     pub segments: usize,
+    /// What the interface says that a datagram may be long, whatever the link takes.
+    pub interface: Option<u16>,
+    /// The longest datagram that a socket sends: a longer one fails.
+    pub longest: usize,
     /// Whether sending several at once fails, although the socket promises it.
     pub refuses_batches: bool,
     /// Whether reactors behave as that of tokio. Else, as that of async-io.
@@ -59,16 +63,21 @@ impl Machines {
         let mut rng = Rng::new(!seed);
         let mut one_of = |choices: &[usize]| choices[rng.below(choices.len() as u64) as usize];
         let delay = Duration::from_micros(one_of(&[0, 50, 1_000, 20_000, 80_000]) as u64);
-        Self {
+        let drawn = Self {
             link: LinkConfig { delay, jitter: delay / 4, ..LinkConfig::default() },
             udp_buffer: one_of(&[4_000, 40_000, 4_000_000]),
             tcp_buffer: one_of(&[150, 1_000, 16_000, 200_000]),
             tcp_piece: one_of(&[100, 1_500, usize::MAX]),
             segments: one_of(&[1, 4, 64]),
+            interface: None,
+            longest: usize::MAX,
             refuses_batches: one_of(&[0, 0, 0, 1]) == 1,
             remembers_readiness: one_of(&[0, 1]) == 1,
             whims: one_of(&[0, 1]) == 1,
-        }
+        };
+        let interface = [None, None, Some(1472), Some(8972), Some(65_507)][one_of(&[0, 1, 2, 3, 4])];
+        let mtu = one_of(&[1472, 1472, 1472, 1200, 8972, 65_507]);
+        Self { interface, link: LinkConfig { mtu, ..drawn.link }, ..drawn }
     }
 }
 
@@ -102,6 +111,11 @@ impl Simulation {
     /// Changes all links, those there are and those to come.
     pub fn set_links(&self, link: &LinkConfig) {
         self.shared.lock().set_links(link);
+    }
+
+    /// From now on no socket sends longer datagrams than this.
+    pub fn set_longest(&self, longest: usize) {
+        self.shared.lock().machines.longest = longest;
     }
 
     /// Time since the start.

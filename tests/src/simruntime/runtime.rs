@@ -70,6 +70,10 @@ impl Runtime for SimRuntime {
         }
         Ok(())
     }
+
+    fn datagram_limit(&self, _: IpAddr, _: SocketAddr) -> Option<u16> {
+        self.shared.lock().machines.interface
+    }
 }
 
 impl SimRuntime {

@@ -14,6 +14,8 @@ use super::state::{Event, State};
 
 /// Bytes that wait to be read; what does not fit is lost.
 const INBOX: usize = 1 << 20;
+/// A batch goes through the system as if it were one datagram.
+const LONGEST_BATCH: usize = 65_507;
 
 pub(super) struct Udp {
     host: Host,
@@ -83,6 +85,7 @@ impl State {
 
     pub(super) fn send_udp(&mut self, number: u64, batch: &Transmit<'_>) -> io::Result<()> {
         let may_try = self.may_try(number, Direction::Write) && !self.whim(5);
+        let longest = self.machines.longest;
         let Some(udp) = self.udp(number) else { return Err(io::ErrorKind::NotConnected.into()) };
         udp.error()?;
         if !may_try || !udp.has_room(batch.contents.len()) {
@@ -95,6 +98,10 @@ impl State {
         if udp.refuses_batches && batch.contents.len() > size {
             // EIO, as from an interface that cannot do what was promised.
             return Err(io::Error::from_raw_os_error(5));
+        }
+        if size > longest || batch.contents.len() > LONGEST_BATCH {
+            // EMSGSIZE, as from an interface that takes less than it has said.
+            return Err(io::Error::from_raw_os_error(90));
         }
         udp.leaving += batch.contents.len();
         let from = udp.host;

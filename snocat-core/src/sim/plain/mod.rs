@@ -104,6 +104,7 @@ pub fn connecting(seed: u64) -> EndpointConfig {
         reset_key: Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &rng.bytes())),
         limits: Limits::default(),
         allow_mtud: true,
+        datagram_limit: Arc::new(|_| None),
         listen: None,
     }
 }
