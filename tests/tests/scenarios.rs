@@ -149,6 +149,27 @@ regressions! {
             Wait { milliseconds: 2049 },
         ],
     };
+    /// The model expected a side that does not know yet that its peer is gone to be done with its streams, which have
+    /// nobody at their other end: the same weakness as below.
+    streams_of_a_tunnel_that_is_lost_are_not_waited_for: Scenario {
+        config: Config { weather: Far, more_clients: 1, server: Default, client: Default, decisions: AtOnce, answers: AtOnce, hold: false, segments: false, long_chain: false },
+        seed: 0xd29a47b4,
+        ops: vec![
+            Connect { client: 3, credential: Nothing, bindings: 0 },
+            Wait { milliseconds: 346 },
+            Open { tunnel: 0, by: Server, ahead: 0, long: true, pace: Eager },
+            Open { tunnel: 0, by: Client, ahead: 0, long: false, pace: Eager },
+            Wait { milliseconds: 21 },
+            Open { tunnel: 0, by: Server, ahead: 1143, long: false, pace: Eager },
+            Impair { client: 1, way: Both, fault: Short },
+            Open { tunnel: 0, by: Client, ahead: 13560, long: false, pace: Eager },
+            Impair { client: 7, way: Both, fault: Delay },
+            Wait { milliseconds: 1588 },
+            Open { tunnel: 0, by: Server, ahead: 31253, long: false, pace: Eager },
+            Rebind { client: 15 },
+            Wait { milliseconds: 14548 },
+        ],
+    };
     /// The model expected a side to know within 90 s that its peer is gone. quinn-proto 0.11.19 asks a new address once
     /// whether it is the peer's, returns to the old one when no answer has come, and waits for three times the time for an
     /// answer each time: here that was measured across a cut.

@@ -113,7 +113,8 @@ impl Run<'_> {
             let tunnel = self.world.tunnel(key.host, key.id).filter(|_| self.lives[&key.host] == key.life)?;
             (tunnel.open_streams() > 0).then(|| tunnel.open_streams())
         };
-        self.model.tunnels.iter().enumerate().filter(|_| all).find_map(|(index, tunnel)| {
+        let living = |(_, tunnel): &(usize, &Tunnel)| all && !is_lost(tunnel);
+        self.model.tunnels.iter().enumerate().filter(living).find_map(|(index, tunnel)| {
             let left = Side::BOTH.into_iter().find_map(|side| Some((side, open(tunnel, side)?)));
             left.map(|(side, count)| format!("{count} streams of tunnel {index} are left for {side:?}"))
         })
