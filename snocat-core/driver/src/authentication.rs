@@ -225,7 +225,7 @@ pub(crate) struct Shared {
     abandoned: bool,
     /// The function has ended well.
     done: bool,
-    /// The function has ended well, so this is the answer to whatever is asked next.
+    /// What it came to while it was the peer's turn: the answer to whatever is asked next.
     verdict: Option<Proven>,
     reader: Option<Waker>,
     owner: Option<Waker>,

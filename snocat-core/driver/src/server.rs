@@ -193,7 +193,9 @@ impl<R: Runtime> Acceptor<R> {
         let (config, generation) = self.accepted();
         // The exchange went on with the configuration that it began with.
         if !config.stands(&claim.method, &claim.proven) {
-            return Err(Failure::denied("withdrawn meanwhile").refusal());
+            // To the peer this looks like any other credentials that are not good.
+            tracing::info!(tunnel = %cell.id(), "credentials were withdrawn while they were shown");
+            return Err(Failure::denied("withdrawn").refusal());
         }
         let Reserved { name, superseded } = self.table.reserve(cell.id(), claim, &config, generation)?;
         if let Some(older) = superseded {
