@@ -13,6 +13,7 @@ pub mod files;
 pub mod keys;
 pub mod launch;
 pub mod limits;
+pub mod log;
 pub mod methods;
 pub mod offer;
 pub mod output;
@@ -25,13 +26,10 @@ pub mod values;
 pub mod watch;
 
 use std::future::Future;
-use std::io;
 use std::process::ExitCode;
 use std::thread;
 
 use clap::{CommandFactory, FromArgMatches};
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::LevelFilter;
 
 use crate::args::{Arguments, Command};
 use crate::error::Error;
@@ -82,7 +80,7 @@ fn run<L: Launch, F: Future<Output = Result<(), Error>>>(
     json: bool,
     command: impl FnOnce(L::Runtime, Output, Stop) -> F,
 ) -> Result<(), Error> {
-    log();
+    log::start()?;
     limits::raise_open_files();
     let cannot = |what: &str, error: &dyn std::error::Error| {
         Error::failed(format_args!("cannot {what}: {error}"), "the system may be short of threads or files")
@@ -93,14 +91,4 @@ fn run<L: Launch, F: Future<Output = Result<(), Error>>>(
     let done = L::block_on(threads, |runtime| command(runtime, output.clone(), stop));
     output.flush();
     done.map_err(|error| cannot("start", &error))?
-}
-
-/// The log goes to stderr, and is what `RUST_LOG` asks for: by default warnings.
-fn log() {
-    let filter = EnvFilter::builder().with_default_directive(LevelFilter::WARN.into()).from_env_lossy();
-    let _ = tracing_subscriber::fmt()
-        .with_writer(io::stderr)
-        .with_ansi(output::stderr_takes_colours())
-        .with_env_filter(filter)
-        .try_init();
 }

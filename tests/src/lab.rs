@@ -22,6 +22,9 @@ use snocat_smol::Smol;
 use snocat_tokio::Tokio;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// How long anything in a test may take before it has failed.
 /// Shorter than the idle time of a tunnel: what only that would end has not been ended.
@@ -131,9 +134,9 @@ impl Lab {
 
     /// A lab with a certificate for `localhost`.
     pub fn new(pairing: Pairing) -> Self {
-        let log =
-            tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::from_default_env());
-        let _another_lab_was_first = log.with_test_writer().try_init();
+        let wanted = std::env::var("RUST_LOG").unwrap_or_default().parse::<Targets>().unwrap_or_default();
+        let log = tracing_subscriber::fmt().with_test_writer().with_max_level(LevelFilter::TRACE).finish();
+        let _another_lab_was_first = log.with(wanted).try_init();
         let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
         let parameters = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
         let certificate = parameters.self_signed(&key).unwrap().der().clone();
