@@ -4,6 +4,9 @@
 //! task) locks it, acts, and drives it before letting go: events are handed out, and datagrams sent, right there.
 //! What must not happen under the lock is put down and done after it: waking tasks, talking to the endpoint, and
 //! telling the server.
+//!
+//! The receiving task does not wait for the lock: while somebody else has it, datagrams are left as *mail*, which whoever lets
+//! go of the tunnel takes in. To be put to sleep and woken for each batch costs more than the batch.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
@@ -26,10 +29,12 @@ use crate::authentication::{self, Methods, Running};
 use crate::driver::Driver;
 use crate::runtime::{Runtime, Timer};
 use crate::server::Acceptor;
-use crate::sync::{Waiters, lock, store};
+use crate::sync::{Waiters, lock, store, try_lock};
 
 /// Batches of datagrams one drive sends before others have their turn.
 const SENDS: usize = 20;
+/// Datagrams that are left as mail at most, and a batch on top. Then the receiving task waits for the lock.
+const MAIL: usize = 256;
 
 /// When the connecting side authenticates.
 pub(crate) enum Start {
@@ -46,6 +51,8 @@ pub(crate) struct Cell<R: Runtime> {
     acceptor: Option<Arc<Acceptor<R>>>,
     methods: Methods,
     state: Mutex<State>,
+    /// Datagrams that came while somebody had the lock of `state`. Never locked while `state` is waited for.
+    mail: Mutex<Vec<TunnelEvent>>,
 }
 
 /// What the driver keeps beside the protocol's state.
@@ -146,7 +153,7 @@ impl<R: Runtime> Cell<R> {
             tunnel,
         };
         let id = state.tunnel.id();
-        Arc::new(Self { id, driver, acceptor, methods, state: Mutex::new(state) })
+        Arc::new(Self { id, driver, acceptor, methods, state: Mutex::new(state), mail: Mutex::default() })
     }
 
     pub(crate) fn id(&self) -> TunnelId {
@@ -164,28 +171,60 @@ impl<R: Runtime> Cell<R> {
 
     /// Looks, without anything to follow from it.
     pub(crate) fn peek<T>(&self, look: impl FnOnce(&mut State) -> T) -> T {
-        look(&mut lock(&self.state))
+        let result = look(&mut lock(&self.state));
+        if self.has_mail() {
+            // Who looks does not drive.
+            let task = lock(&self.state).task.clone();
+            task.into_iter().for_each(Waker::wake);
+        }
+        result
     }
 
     /// Acts on the tunnel and drives it.
     pub(crate) fn with<T>(self: &Arc<Self>, act: impl FnOnce(&mut State) -> T) -> T {
         let (result, after) = {
             let mut state = lock(&self.state);
-            state.now = self.driver.runtime.now();
+            self.take_mail(&mut state);
             let result = act(&mut state);
             (result, state.drive(&self.driver))
         };
         self.settle(after);
+        self.deliver();
         result
     }
 
     /// Hands datagrams to the tunnel.
     pub(crate) fn feed(self: &Arc<Self>, events: Vec<TunnelEvent>) {
-        self.with(|state| {
-            for event in events {
-                state.tunnel.handle_event(state.now, event);
-            }
-        });
+        let waiting = {
+            let mut mail = lock(&self.mail);
+            mail.extend(events);
+            mail.len()
+        };
+        if waiting > MAIL { self.with(|_| ()) } else { self.deliver() }
+    }
+
+    fn has_mail(&self) -> bool {
+        !lock(&self.mail).is_empty()
+    }
+
+    /// Takes the mail in, unless somebody has the tunnel: they look for mail when they have let go of it.
+    fn deliver(self: &Arc<Self>) {
+        while self.has_mail() {
+            let after = {
+                let Some(mut state) = try_lock(&self.state) else { return };
+                self.take_mail(&mut state);
+                state.drive(&self.driver)
+            };
+            self.settle(after);
+        }
+    }
+
+    fn take_mail(&self, state: &mut State) {
+        state.now = self.driver.runtime.now();
+        let mail = std::mem::take(&mut *lock(&self.mail));
+        for event in mail {
+            state.tunnel.handle_event(state.now, event);
+        }
     }
 
     /// Ends the tunnel; the peer learns why.
@@ -205,8 +244,8 @@ impl<R: Runtime> Cell<R> {
             let (wait_until, drained, after) = {
                 let mut state = lock(&self.state);
                 store(&mut state.task, context);
-                let now = self.driver.runtime.now();
-                state.now = now;
+                self.take_mail(&mut state);
+                let now = state.now;
                 if state.tunnel.poll_timeout().is_some_and(|at| at <= now) {
                     state.tunnel.handle_timeout(now);
                 }
@@ -218,6 +257,7 @@ impl<R: Runtime> Cell<R> {
                 (set, state.drained, after)
             };
             self.settle(after);
+            self.deliver();
             if drained {
                 return Poll::Ready(());
             }
