@@ -53,6 +53,11 @@ pub struct Duo {
 impl Duo {
     /// A server that accepts the method `none`, and a node that can connect to it.
     pub fn new(server: Limits, client: Limits) -> Self {
+        Self::on_interface(server, client, None)
+    }
+
+    /// The same where both have an interface that takes datagrams of so many bytes.
+    pub fn on_interface(server: Limits, client: Limits, datagrams: Option<u16>) -> Self {
         let (listening, connecting) = crypto();
         let listen = ListenConfig {
             crypto: listening,
@@ -65,7 +70,7 @@ impl Duo {
             reset_key: Arc::new(ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &[side; 32])),
             limits,
             allow_mtud: true,
-            datagram_limit: Arc::new(|_| None),
+            datagram_limit: Arc::new(move |_| datagrams),
             listen,
         };
         let nodes = [Node::new(config(1, server, Some(listen))), Node::new(config(2, client, None))];

@@ -378,6 +378,8 @@ pub fn tight() -> Limits {
         streams_listening: 2,
         streams_connecting: 4,
         stream_window: 4 * 1024,
+        cork_frames: 2,
+        cork_bytes: 2 * 1024,
         connection_window: 8 * 1024,
         send_window: 12 * 1024,
         stalled_bytes: 8 * 1024,

@@ -74,6 +74,11 @@ impl Control {
         self.stream.is_some()
     }
 
+    /// Whether nothing waits to be sent.
+    pub(super) fn is_idle(&self) -> bool {
+        self.held.is_empty() && self.unsent.is_empty()
+    }
+
     pub(super) fn clear(&mut self) {
         self.early.clear();
         self.held.clear();
@@ -334,6 +339,7 @@ impl Tunnel {
                     self.close_with(Refusal::new(Code::PROTOCOL, "answer to a binding nobody asked for"));
                 }
             }
+            Ok(Some(wire::Control::Cork(cork))) => self.cork_asked(cork),
             Ok(None) => tracing::debug!(tunnel = %self.id, kind = frame.kind, "skipped an unknown frame"),
             Err(error) => self.close_with(error.into()),
         }
@@ -352,7 +358,7 @@ impl Tunnel {
         }
     }
 
-    fn send_control(&mut self, frame: &wire::Control) {
+    pub(super) fn send_control(&mut self, frame: &wire::Control) {
         self.control.held.push_back(frame.encode());
         self.release_held();
     }

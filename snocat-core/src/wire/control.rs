@@ -18,6 +18,8 @@ pub enum Control {
     Bind(Bind),
     /// Answers [`Control::Bind`].
     Bound(Bound),
+    /// Asks the peer to send a stream's short writes together.
+    Cork(Cork),
 }
 
 /// Asks the peer to listen on a TCP port and to open a stream for each visitor.
@@ -40,6 +42,16 @@ pub struct Bound {
     pub result: Result<Vec<SocketAddr>, Refusal>,
 }
 
+/// Asks the peer to hold its short writes of a stream back until they fill a piece, because what it has sent lies unread;
+/// or no longer to.
+#[derive(Copy, Clone, Eq, PartialEq, Debug)]
+pub struct Cork {
+    /// The QUIC id of the stream. At most [`MAX_VARINT`](super::MAX_VARINT).
+    pub stream: u64,
+    /// Whether to hold them back.
+    pub on: bool,
+}
+
 impl Control {
     /// The bytes of the whole frame.
     pub fn encode(&self) -> Vec<u8> {
@@ -55,6 +67,11 @@ impl Control {
                 put_varint(&mut payload, bound.id);
                 put_result(&mut payload, &bound.result);
                 Frame::BOUND
+            }
+            Self::Cork(cork) => {
+                put_varint(&mut payload, cork.stream);
+                put_varint(&mut payload, cork.on.into());
+                Frame::CORK
             }
         };
         Frame::encode(kind, &payload)
@@ -77,6 +94,15 @@ impl Control {
             }))),
             Frame::BOUND => {
                 Ok(Some(Self::Bound(Bound { id: reader.varint()?, result: read_result(&mut reader)? })))
+            }
+            Frame::CORK => {
+                let stream = reader.varint()?;
+                let on = match reader.varint()? {
+                    0 => false,
+                    1 => true,
+                    _ => return Err(DecodeError::Invalid("a cork that is neither on nor off")),
+                };
+                Ok(Some(Self::Cork(Cork { stream, on })))
             }
             Frame::OFFER | Frame::SELECT | Frame::PROOF | Frame::OUTCOME => {
                 Err(DecodeError::Invalid("an authentication frame outside authentication"))
@@ -162,6 +188,9 @@ mod tests {
         ] {
             assert!(Control::decode(&frame(Frame::BIND, payload)).is_err(), "{payload:?}");
         }
+        for payload in [&b"\x04\x02"[..], b"\x04", b""] {
+            assert!(Control::decode(&frame(Frame::CORK, payload)).is_err(), "{payload:?}");
+        }
         for payload in [&b"\x01\x00\x11"[..], b"\x01\x00\x01\x0blocalhost:1", b"\x01\x05", b"\x01\x00", b""] {
             assert!(Control::decode(&frame(Frame::BOUND, payload)).is_err(), "{payload:?}");
         }
@@ -187,6 +216,8 @@ mod tests {
             Control::decode(&frame(Frame::BOUND, b"\x01\x00\x00new")),
             Ok(Some(Control::Bound(bound)))
         );
+        let cork = Cork { stream: 4, on: true };
+        assert_eq!(Control::decode(&frame(Frame::CORK, b"\x04\x01new")), Ok(Some(Control::Cork(cork))));
     }
 
     #[test]
@@ -211,9 +242,14 @@ mod tests {
             decode(&sent.encode()) == Ok(Some(received))
         }
 
+        fn cork_round_trips(stream: u64, on: bool) -> bool {
+            let cork = Control::Cork(Cork { stream: stream & MAX_VARINT, on });
+            decode(&cork.encode()) == Ok(Some(cork))
+        }
+
         /// Noise is an error, or something that survives being sent.
-        fn what_decodes_is_stable(bind: bool, payload: Vec<u8>) -> bool {
-            let kind = if bind { Frame::BIND } else { Frame::BOUND };
+        fn what_decodes_is_stable(kind: u8, payload: Vec<u8>) -> bool {
+            let kind = [Frame::BIND, Frame::BOUND, Frame::CORK][usize::from(kind % 3)];
             match Control::decode(&Frame { kind, payload: payload.into() }) {
                 Ok(control) => decode(&control.clone().unwrap().encode()) == Ok(control),
                 Err(error) => error.code() == Code::PROTOCOL,

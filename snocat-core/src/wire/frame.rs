@@ -26,6 +26,8 @@ impl Frame {
     pub const BIND: u64 = 0x11;
     /// The answer to [`Self::BIND`].
     pub const BOUND: u64 = 0x13;
+    /// Asks the peer to hold short writes of a stream back, or no longer to.
+    pub const CORK: u64 = 0x14;
     /// The most bytes of payload that the protocol allows.
     pub const MAX_PAYLOAD: usize = 4096;
 

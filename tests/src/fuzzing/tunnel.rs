@@ -49,6 +49,8 @@ fn limits() -> Limits {
         streams_listening: 4,
         streams_connecting: 6,
         stream_window: 6_000,
+        cork_frames: 3,
+        cork_bytes: 500,
         connection_window: 20_000,
         send_window: 20_000,
         stalled_bytes: 30_000,

@@ -197,8 +197,9 @@ impl Run<'_> {
         way.written += bytes;
         let unread = way.written - way.read;
         if way.stopped.is_empty() {
-            let window = u64::from(theirs.stream_window);
-            hold!(unread <= window, "{unread} bytes of stream {index} are unread, the window is {window}");
+            // Of a stream that is corked some are held back at the writer.
+            let most = u64::from(theirs.stream_window) + mine.cork_bytes as u64;
+            hold!(unread <= most, "{unread} bytes of stream {index} are unread, and {most} may be");
         }
         // The event that says so may still be in the queue.
         let up = self.with(tunnel, writer, |tunnel| tunnel.is_established()).unwrap_or(true);
@@ -209,10 +210,11 @@ impl Run<'_> {
             hold!(early <= most, "{early} bytes were written before the outcome, and {most} may be");
         }
         let all = self.model.unread(tunnel, writer);
+        let held_back = self.model.streams_of(tunnel).count() * mine.cork_bytes;
         // What a stranger may send comes on top until it is read; and credit is announced by a byte more, which the
         // next read takes back.
         let most = u64::from(theirs.connection_window) + theirs.stalled_bytes;
-        let most = most + u64::from(theirs.early_bytes) + 16;
+        let most = most + u64::from(theirs.early_bytes) + held_back as u64 + 16;
         hold!(all <= most, "{all} bytes of tunnel {tunnel} are unread, and {most} may be");
         Ok(())
     }

@@ -3,7 +3,8 @@
 //! A stream passes through stages. Opened by this side, it is *asked* until the answer is here; its bytes may
 //! leave before that. Opened by the peer, it is *arriving* until its header is here, then *offered* until the
 //! application decides. A stream that is refused only has its answer to get rid of. What goes before a stream's own
-//! bytes is in `front`, what lies unread in `stalls`.
+//! bytes is in `front`, what lies unread in `stalls`, and how short writes are kept from becoming too many pieces of it in
+//! `cork`.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -15,8 +16,11 @@ use super::{Deadline, Event, Phase, Role, StreamId, Tunnel, TunnelError, varint}
 use crate::code::{Code, Refusal};
 use crate::open::{Answer, AnswerDecoder, Header, HeaderDecoder};
 
+mod cork;
 mod front;
 mod stalls;
+
+use cork::Cork;
 
 #[derive(Debug)]
 enum Stage {
@@ -58,10 +62,13 @@ pub(super) struct Notices {
 #[derive(Debug)]
 pub(super) struct Stream {
     stage: Stage,
-    /// Header or answer, which goes before everything else.
+    /// What goes before everything else: the header, the answer, or what the cork has held back.
     front: Bytes,
     /// The end follows as soon as the front has left.
     finishing: bool,
+    /// The application has ended this side's direction: nothing more is to be held back.
+    ended: bool,
+    cork: Cork,
     deadline: Option<Instant>,
     read_done: bool,
     write_done: bool,
@@ -84,6 +91,8 @@ impl Stream {
             stage,
             front: front.into(),
             finishing: false,
+            ended: false,
+            cork: Cork::default(),
             deadline: None,
             read_done: false,
             write_done: false,
@@ -198,8 +207,9 @@ impl Tunnel {
         Ok(())
     }
 
-    /// Writes from the front of `data`, which loses what was taken. Nothing is copied. Writes of 16 to 64 KiB
-    /// serve best: the memory of a chunk is held until all of it has arrived.
+    /// Writes from the front of `data`, which loses what was taken. Nothing is copied, except short writes of a stream
+    /// that the peer does not read. Writes of 16 to 64 KiB serve best: the memory of a chunk is held until all of it
+    /// has arrived.
     ///
     /// # Errors
     /// [`WriteError`]; nothing was written.
@@ -211,8 +221,18 @@ impl Tunnel {
         if data.is_empty() {
             return Ok(0);
         }
+        let corked = state.cork.is_on();
         if !self.flush_front(stream) {
             return Err(WriteError::Blocked);
+        }
+        if corked {
+            if self.hold_back(stream, data) {
+                self.now = self.now.max(now);
+                return Ok(std::mem::take(data).len());
+            }
+            if !self.release_held_back(stream) {
+                return Err(WriteError::Blocked);
+            }
         }
         let mut piece = data.clone();
         if !self.is_established() {
@@ -281,6 +301,9 @@ impl Tunnel {
             result
         };
         self.was_read(stream, taken as u64, result != Ok(ReadStatus::More));
+        if result == Ok(ReadStatus::Blocked) {
+            self.was_read_empty(stream);
+        }
         if !matches!(result, Ok(ReadStatus::More | ReadStatus::Blocked)) {
             self.reading_done(stream);
         }
@@ -294,7 +317,9 @@ impl Tunnel {
         if state.write_done || !matches!(state.stage, Stage::Asked(_) | Stage::Running) {
             return;
         }
+        state.ended = true;
         state.finishing = true;
+        state.uncork();
         self.touch(now);
         self.flush_front(stream);
     }
@@ -382,9 +407,10 @@ impl Tunnel {
         }
     }
 
-    /// There is something to read, or an end.
+    /// A STREAM frame has come, or an end: there is something to read.
     pub(super) fn advance(&mut self, id: StreamId) {
-        let Some(stream) = self.streams.get(&id) else { return };
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        let too_many = stream.cork.count_frame(self.limits.cork_frames);
         match stream.stage {
             Stage::Arriving(_) | Stage::Asked(_) => self.advance_front(id),
             Stage::Refusing => {}
@@ -394,6 +420,9 @@ impl Tunnel {
                 Ok(Some(code)) => self.was_reset(id, Code::new(code.into_inner())),
                 _ => self.has_bytes(id),
             },
+        }
+        if too_many {
+            self.ask_for_cork(id);
         }
     }
 
@@ -434,6 +463,7 @@ impl Tunnel {
     }
 
     pub(super) fn stopped(&mut self, id: StreamId, code: VarInt) {
+        self.drop_cork(id);
         match self.streams.get(&id).map(|stream| &stream.stage) {
             // The answer that says why is on its way.
             None | Some(Stage::Asked(_)) => {}
@@ -502,6 +532,7 @@ impl Tunnel {
     }
 
     fn writing_done(&mut self, id: StreamId) {
+        self.drop_cork(id);
         if let Some(stream) = self.streams.get_mut(&id) {
             stream.write_done = true;
             if stream.read_done {
