@@ -657,3 +657,30 @@ fn a_stranger_that_was_turned_away_gives_its_place_back_within_a_second() {
         .unwrap();
     assert!(told, "the client learns why");
 }
+
+#[test]
+fn busy_streams_take_turns() {
+    const STREAMS: usize = 16;
+    static PIECE: [u8; 16 * 1024] = [7; 16 * 1024];
+    let window = 4 * PIECE.len() as u32;
+    let limits = Limits { connection_window: window, stream_window: window, ..Limits::default() };
+    let mut duo = Duo::new(limits.clone(), limits);
+    duo.establish();
+    let mut got: BTreeMap<StreamId, usize> = (0..STREAMS).map(|_| (running(&mut duo, SERVER), 0)).collect();
+    // Each takes whatever it gets.
+    let fill = |duo: &mut Duo, stream| while write(duo, SERVER, stream, &PIECE).is_ok() {};
+    for stream in got.keys() {
+        fill(&mut duo, *stream);
+    }
+    duo.run(Duration::from_secs(10), |duo, _, event| {
+        match event {
+            Event::Writable { stream } => fill(duo, stream),
+            Event::Readable { stream } => *got.get_mut(&stream).unwrap() += read(duo, CLIENT, stream).0.len(),
+            _ => {}
+        }
+        false
+    });
+    let (least, most) = (got.values().min().unwrap(), got.values().max().unwrap());
+    assert!(*least > 100 * PIECE.len() / STREAMS, "{got:?}");
+    assert!(most * 3 <= least * 4, "{got:?}");
+}

@@ -22,8 +22,8 @@ const CHUNK: usize = 64 * 1024;
 /// Reads shorter than this are copied: a frozen slice keeps its whole block until it is acknowledged, and what is
 /// kept must stay within twice the send window.
 const SMALL: usize = CHUNK / 2;
-/// Reads and writes of one turn.
-const BUDGET: usize = 32;
+/// Reads and writes of one turn, in each direction: two chunks, and others have theirs.
+const BUDGET: usize = 4;
 /// Buffers of one vectored write.
 const SLICES: usize = 64;
 /// How often to look whether a TCP connection has failed that is not read now: no runtime can wait for that.

@@ -108,6 +108,8 @@ pub struct Tunnel {
     early_budget: u64,
     /// Writes that wait for the outcome.
     early_blocked: Vec<StreamId>,
+    /// How often a stream has begun to wait until it may write.
+    waited: u64,
     events: VecDeque<Event>,
     endpoint_events: VecDeque<EndpointEvent>,
     /// Something was done since `poll_transmit` last said that it has nothing.
@@ -173,6 +175,7 @@ impl Tunnel {
             peer_blocked: 0,
             early_budget: limits.early_bytes_outside.into(),
             early_blocked: Vec::new(),
+            waited: 0,
             events: VecDeque::new(),
             endpoint_events: VecDeque::new(),
             transmit_due: true,
@@ -388,14 +391,19 @@ impl Tunnel {
 
     /// Takes in all that quinn-proto has to tell.
     fn process(&mut self) {
+        let mut writable = Vec::new();
         while let Some(event) = self.connection.poll() {
             match event {
                 quinn_proto::Event::Connected => self.connected(),
                 quinn_proto::Event::ConnectionLost { reason } => self.closed(reason.into()),
+                quinn_proto::Event::Stream(StreamEvent::Writable { id }) if !self.control.is(id) => {
+                    writable.push(StreamId(id));
+                }
                 quinn_proto::Event::Stream(event) => self.stream_event(event),
                 _ => {}
             }
         }
+        self.give_turns(writable);
         self.relieve();
         self.collect_endpoint_events();
     }
@@ -421,14 +429,13 @@ impl Tunnel {
             }
             StreamEvent::Available { dir: Dir::Bi } => self.events.push_back(Event::StreamsAvailable),
             StreamEvent::Opened { .. } | StreamEvent::Available { .. } => {}
-            StreamEvent::Readable { id } | StreamEvent::Writable { id } | StreamEvent::Finished { id }
-                if self.control.is(id) =>
-            {
+            // Of other streams, `process` hands it on.
+            StreamEvent::Writable { .. } => self.control_event(&event),
+            StreamEvent::Readable { id } | StreamEvent::Finished { id } if self.control.is(id) => {
                 self.control_event(&event);
             }
             StreamEvent::Stopped { id, .. } if self.control.is(id) => self.control_event(&event),
             StreamEvent::Readable { id } => self.advance(StreamId(id)),
-            StreamEvent::Writable { id } => self.writable(StreamId(id)),
             StreamEvent::Finished { id } => self.finished(StreamId(id)),
             StreamEvent::Stopped { id, error_code } => self.stopped(StreamId(id), error_code),
         }

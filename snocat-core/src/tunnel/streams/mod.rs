@@ -3,8 +3,8 @@
 //! A stream passes through stages. Opened by this side, it is *asked* until the answer is here; its bytes may
 //! leave before that. Opened by the peer, it is *arriving* until its header is here, then *offered* until the
 //! application decides. A stream that is refused only has its answer to get rid of. What goes before a stream's own
-//! bytes is in `front`, what lies unread in `stalls`, and how short writes are kept from becoming too many pieces of it in
-//! `cork`.
+//! bytes is in `front`, what lies unread in `stalls`, how short writes are kept from becoming too many pieces of it in
+//! `cork`, and who writes first in `turns`.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -19,6 +19,7 @@ use crate::open::{Answer, AnswerDecoder, Header, HeaderDecoder};
 mod cork;
 mod front;
 mod stalls;
+mod turns;
 
 use cork::Cork;
 
@@ -69,6 +70,8 @@ pub(super) struct Stream {
     /// The application has ended this side's direction: nothing more is to be held back.
     ended: bool,
     cork: Cork,
+    /// Its place among those that wait to write: how many had begun to wait before.
+    waits: Option<u64>,
     deadline: Option<Instant>,
     read_done: bool,
     write_done: bool,
@@ -93,6 +96,7 @@ impl Stream {
             finishing: false,
             ended: false,
             cork: Cork::default(),
+            waits: None,
             deadline: None,
             read_done: false,
             write_done: false,
@@ -245,7 +249,10 @@ impl Tunnel {
         let written =
             match self.connection.send_stream(stream.0).write_chunks(std::slice::from_mut(&mut piece)) {
                 Ok(written) => written.bytes,
-                Err(quinn_proto::WriteError::Blocked) => return Err(WriteError::Blocked),
+                Err(quinn_proto::WriteError::Blocked) => {
+                    self.wait_to_write(stream);
+                    return Err(WriteError::Blocked);
+                }
                 Err(quinn_proto::WriteError::Stopped(code)) => return Err(self.stopped_write(stream, code)),
                 Err(quinn_proto::WriteError::ClosedStream) => return Err(WriteError::Closed),
             };
@@ -253,6 +260,7 @@ impl Tunnel {
         if !self.is_established() {
             self.early_budget -= written as u64;
         }
+        self.has_written(stream);
         bytes::Buf::advance(data, written);
         Ok(written)
     }
