@@ -13,6 +13,7 @@
 mod net;
 mod runtime;
 mod stream;
+mod threads;
 
 pub use net::{TcpListener, TcpStream, UdpSocket};
 pub use runtime::{Smol, Timer};
@@ -23,6 +24,7 @@ pub use snocat_driver::{
     OpenError, ServerConfig, ServerTls, StreamError, TcpRouter, TlsError, Trust, connect, core, serve,
 };
 pub use stream::Stream;
+pub use threads::block_on;
 
 /// A tunnel on smol.
 pub type Tunnel = snocat_driver::Tunnel<Smol>;

@@ -16,7 +16,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::net::{TcpListener, TcpStream, UdpSocket};
 
 /// async-io, and the executor that runs the tasks. Whoever made the executor runs it, on as many threads as
-/// wanted.
+/// wanted; [`block_on`](crate::block_on) makes one and its threads.
 #[derive(Clone)]
 pub struct Smol(Weak<Executor<'static>>);
 

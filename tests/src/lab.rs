@@ -98,15 +98,7 @@ pub fn run(runtime: Runtime, main: impl Main) -> JoinHandle<()> {
             runtime.shutdown_background();
         }
         Runtime::Smol => {
-            let executor = Arc::new(async_executor::Executor::new());
-            let (stop, stopped) = oneshot::channel::<()>();
-            let second = {
-                let executor = executor.clone();
-                std::thread::spawn(move || async_io::block_on(executor.run(async { drop(stopped.await) })))
-            };
-            async_io::block_on(executor.run(main.run(Smol::new(executor.clone()))));
-            drop(stop);
-            second.join().unwrap();
+            snocat_smol::block_on(2, |runtime: Smol| main.run(runtime)).unwrap();
         }
     })
 }

@@ -22,6 +22,9 @@ const CHUNK: usize = 64 * 1024;
 /// Reads shorter than this are copied: a frozen slice keeps its whole block until it is acknowledged, and what is
 /// kept must stay within twice the send window.
 const SMALL: usize = CHUNK / 2;
+/// Behind a read shorter than this there is hardly more: a message, and no transfer. In a transfer more has come once
+/// the last is dealt with, and a read costs less than waiting.
+const MESSAGE: usize = 4096;
 /// Reads and writes of one turn, in each direction: two chunks, and others have theirs.
 const BUDGET: usize = 4;
 /// Buffers of one vectored write.
@@ -44,6 +47,7 @@ pub async fn copy<R: Runtime>(tcp: R::Tcp, stream: Stream<R>) -> End {
         timer: stream.tunnel().runtime().timer(),
         looking: false,
         tcp,
+        dry: false,
         stream,
         pipe: Pipe::new(),
         up: Bytes::new(),
@@ -59,6 +63,8 @@ struct Copy<R: Runtime> {
     /// The timer is set for the next look at a TCP connection that is not read.
     looking: bool,
     tcp: R::Tcp,
+    /// There is hardly more to read from TCP: it is waited for before it is read again.
+    dry: bool,
     stream: Stream<R>,
     pipe: Pipe,
     /// Read from TCP, not yet taken by the stream.
@@ -158,10 +164,16 @@ impl<R: Runtime> Copy<R> {
     }
 
     /// An empty result is the end.
-    fn read_tcp(&self, context: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+    fn read_tcp(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+        if self.dry {
+            std::task::ready!(self.tcp.poll_ready(Direction::Read, context))?;
+        }
         let mut buffer = Vec::with_capacity(CHUNK);
         loop {
-            match self.tcp.try_read(&mut buffer) {
+            let read = self.tcp.try_read(&mut buffer);
+            // Waiting reports what is there already, so it is right even if bytes have arrived since.
+            self.dry = !matches!(read, Ok(0 | MESSAGE..));
+            match read {
                 Ok(bytes) if bytes < SMALL => return Poll::Ready(Ok(Bytes::copy_from_slice(&buffer))),
                 Ok(_) => return Poll::Ready(Ok(buffer.into())),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

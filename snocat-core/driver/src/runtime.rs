@@ -1,8 +1,9 @@
 //! What the driver needs of a runtime: readiness of sockets, non-blocking operations, timers, tasks.
 //!
 //! An adapter is these traits for one runtime. The order is always: try the operation, and wait for readiness
-//! only when it would block. Readiness of a fresh socket is not known on every runtime, and its waiting has one
-//! place for a waker per direction: a socket has one owner per direction.
+//! only when it would block, or most likely would. Waiting has to report what is there when it begins, and may report
+//! more. Readiness of a fresh socket is not known on every runtime, and its waiting has one place for a waker per
+//! direction: a socket has one owner per direction.
 
 use std::future::Future;
 use std::io::{self, IoSliceMut};

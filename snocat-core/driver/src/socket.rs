@@ -171,19 +171,24 @@ impl<R: Runtime> Socket<R> {
         datagrams: &mut Vec<Datagram>,
     ) -> Poll<io::Result<()>> {
         loop {
+            if buffers.dry {
+                std::task::ready!(self.io.poll_ready(Direction::Read, context))?;
+                buffers.dry = false;
+            }
             let received = {
-                let Buffers(memory, metas) = &mut *buffers;
+                let Buffers { memory, metas, .. } = &mut *buffers;
                 let mut slices = memory.each_mut().map(|buffer| IoSliceMut::new(buffer));
                 self.io.try_receive(&mut slices, metas)
             };
             match received {
                 Ok(count) => {
                     buffers.split(count, datagrams);
+                    // Behind a single datagram there is hardly another; behind a batch one has come once the batch is
+                    // dealt with. Waiting reports what is there already, so either guess may be wrong.
+                    buffers.dry = datagrams.len() == 1;
                     return Poll::Ready(Ok(()));
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    std::task::ready!(self.io.poll_ready(Direction::Read, context))?;
-                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => buffers.dry = true,
                 // What ICMP says about an earlier datagram is reported once, and is no reason to stop.
                 Err(error) if self.take_errors() || is_icmp(&error) => {}
                 Err(error) => return Poll::Ready(Err(error)),
@@ -211,16 +216,22 @@ fn is_icmp(error: &io::Error) -> bool {
 }
 
 /// What a receiving task keeps from batch to batch.
-pub(crate) struct Buffers([Vec<u8>; BUFFERS], [RecvMeta; BUFFERS]);
+pub(crate) struct Buffers {
+    memory: [Vec<u8>; BUFFERS],
+    metas: [RecvMeta; BUFFERS],
+    /// There is hardly more to receive: the socket is waited for before it is tried again.
+    dry: bool,
+}
 
 impl Buffers {
     pub(crate) fn new() -> Self {
-        Self(std::array::from_fn(|_| vec![0; BUFFER]), [RecvMeta::default(); BUFFERS])
+        let memory = std::array::from_fn(|_| vec![0; BUFFER]);
+        Self { memory, metas: [RecvMeta::default(); BUFFERS], dry: false }
     }
 
     /// Copies each datagram into memory of its own size: a few unread bytes must not keep a whole batch alive.
     fn split(&self, count: usize, datagrams: &mut Vec<Datagram>) {
-        for (buffer, meta) in self.0.iter().zip(&self.1).take(count) {
+        for (buffer, meta) in self.memory.iter().zip(&self.metas).take(count) {
             let bytes = buffer.get(..meta.len).unwrap_or_default();
             for data in bytes.chunks(meta.stride.max(1)) {
                 datagrams.push(Datagram {
