@@ -4,9 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
-use snocat_driver::core::Limits;
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use snocat_driver::core::auth::TunnelName;
+use snocat_driver::core::{CongestionControl, Limits};
 
 use crate::keys::keygen;
 use crate::methods::Methods;
@@ -243,6 +243,10 @@ pub struct ServerArgs {
     #[arg(long, value_name = "FIRST:LAST", default_value_t = Ports(8080..=8090))]
     pub ports: Ports,
 
+    /// How to share the network.
+    #[command(flatten)]
+    pub sending: Sending,
+
     /// How to tell events.
     #[command(flatten)]
     pub format: Format,
@@ -361,6 +365,10 @@ pub struct ClientArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub port: Option<u16>,
 
+    /// How to share the network.
+    #[command(flatten)]
+    pub sending: Sending,
+
     /// The private key that the server lets in, in OpenSSH's format (see `snocat keygen`)
     ///
     /// It must be for its owner alone (mode 0600), and without a passphrase.
@@ -399,6 +407,32 @@ impl ClientArgs {
     }
 }
 
+/// How what this side sends shares the network with others.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct Sending {
+    /// The congestion control of what this side sends; the other side chooses for itself
+    #[arg(long, value_enum, value_name = "CONTROL", default_value_t = Congestion::Bbr)]
+    pub congestion: Congestion,
+}
+
+/// The values of `--congestion`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Congestion {
+    /// Sends as fast as the path delivers; keeps queues short, and its rate where packets are lost at random
+    Bbr,
+    /// Sends more until something is lost, as most TCP does: for a path that is shared with such alone
+    Cubic,
+}
+
+impl From<Congestion> for CongestionControl {
+    fn from(congestion: Congestion) -> Self {
+        match congestion {
+            Congestion::Bbr => Self::Bbr,
+            Congestion::Cubic => Self::Cubic,
+        }
+    }
+}
+
 /// How events are told.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct Format {
@@ -431,6 +465,7 @@ mod tests {
         assert_eq!(server.quic.to_string(), "127.0.0.1:9090");
         assert_eq!(server.tcp.to_string(), "127.0.0.1");
         assert_eq!(server.ports, Ports(8080..=8090));
+        assert_eq!(CongestionControl::from(server.sending.congestion), CongestionControl::default());
         let Command::Cert(cert) = parse("snocat cert x").unwrap().command else { panic!("not cert") };
         assert_eq!((cert.days, cert.force, cert.san.len()), (365, false, 0));
     }
@@ -450,6 +485,7 @@ mod tests {
             "snocat server --cert c --key k --auth maybe",
             "snocat server --cert c --key k --auth none --ports 9:8",
             "snocat server --cert c --key k --auth none --quic localhost",
+            "snocat server --cert c --key k --auth none --congestion reno",
             "snocat client --driver h:1",
             "snocat client --driver h --target t:1",
             "snocat client --driver h:1 --target t:1 --port 0",

@@ -41,6 +41,7 @@ pub async fn run<R: Runtime>(
     let target = target(&arguments.target)?;
     let mut config = ClientConfig::new(tls, authentication);
     config.bindings = vec![Binding { port: arguments.port.unwrap_or(0), address: target.clone() }];
+    config.congestion = arguments.sending.congestion.into();
     let destination = Destination {
         host: arguments.driver.host.clone(),
         port: arguments.driver.port,

@@ -83,8 +83,8 @@ pub mod wire;
 
 pub use code::{Code, Escaped, Refusal};
 pub use endpoint::{
-    AdmissionCounts, ConnectConfig, ConnectError, Datagram, DatagramLimit, Endpoint, EndpointConfig,
-    EndpointEvent, ListenConfig, TunnelEvent, TunnelId,
+    AdmissionCounts, CongestionControl, ConnectConfig, ConnectError, Datagram, DatagramLimit, Endpoint,
+    EndpointConfig, EndpointEvent, ListenConfig, TunnelEvent, TunnelId,
 };
 pub use limits::Limits;
 pub use node::Node;

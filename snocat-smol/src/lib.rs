@@ -20,8 +20,9 @@ pub use runtime::{Smol, Timer};
 pub use snocat_driver as driver;
 pub use snocat_driver::{
     AuthenticationChannel, AuthenticationClient, AuthenticationHandler, BindError, Binding, Bound,
-    CertificateProblem, ClientAuthorities, ClientConfig, ClientTls, ConnectError, Denied, Destination,
-    OpenError, ServerConfig, ServerTls, StreamError, TcpRouter, TlsError, Trust, connect, core, serve,
+    CertificateProblem, ClientAuthorities, ClientConfig, ClientTls, CongestionControl, ConnectError, Denied,
+    Destination, OpenError, ServerConfig, ServerTls, StreamError, TcpRouter, TlsError, Trust, connect, core,
+    serve,
 };
 pub use stream::Stream;
 pub use threads::block_on;

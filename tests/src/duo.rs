@@ -10,7 +10,8 @@ use snocat_driver::core::auth::{ConnectingConfig, ListeningConfig, NoProof};
 use snocat_driver::core::quic::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use snocat_driver::core::quic::{ServerCrypto, TimeSource};
 use snocat_driver::core::{
-    ALPN, ConnectConfig, Datagram, EndpointConfig, Event, Limits, ListenConfig, Node, Tunnel, TunnelId,
+    ALPN, CongestionControl, ConnectConfig, Datagram, EndpointConfig, Event, Limits, ListenConfig, Node,
+    Tunnel, TunnelId,
 };
 use snocat_driver::rustls;
 
@@ -69,6 +70,7 @@ impl Duo {
             seed: [side; 32],
             reset_key: Arc::new(ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &[side; 32])),
             limits,
+            congestion: CongestionControl::default(),
             allow_mtud: true,
             datagram_limit: Arc::new(move |_| datagrams),
             listen,

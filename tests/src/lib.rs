@@ -9,6 +9,7 @@
 mod descriptors;
 mod duo;
 pub mod fuzzing;
+pub mod goodput;
 mod lab;
 pub mod model;
 mod peers;

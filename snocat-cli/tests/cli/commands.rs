@@ -65,6 +65,9 @@ fn wrong_usage_exits_with_2() {
         undecided.stderr.contains("--token-file") && undecided.stderr.contains("--auth none"),
         "{undecided:?}"
     );
+    let unknown = run(binary(), ["client", "--driver", "h:1", "--target", "t:1", "--congestion", "reno"]);
+    assert_eq!(unknown.code, Some(2), "{unknown:?}");
+    assert!(unknown.stderr.contains("bbr") && unknown.stderr.contains("cubic"), "{unknown:?}");
 }
 
 #[test]

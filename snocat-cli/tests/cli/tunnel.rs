@@ -39,6 +39,20 @@ fn demo_runs_until_it_is_stopped() {
     assert!(ended.stdout.ends_with("stopped\n"), "{ended:?}");
 }
 
+/// Each side has its own, and none is negotiated.
+#[test]
+fn either_congestion_control_serves() {
+    let keys = Keys::new();
+    let message: Vec<u8> = (0..300_000_u32).flat_map(u32::to_le_bytes).collect();
+    for (server, client) in [("bbr", "cubic"), ("cubic", "bbr")] {
+        let (_server, driver) = keys.server(binary(), &free_ports(1), &["--congestion", server]);
+        let mut client = keys.client(binary(), driver, echo(), &["--congestion", client]);
+        client.event("tunnel-up");
+        let bound = client.event("bound");
+        assert!(converse(bound_address(&bound), &message) == message);
+    }
+}
+
 /// All pairings of the binaries: a visitor is served, the client stops, and the next one gets its port.
 #[test]
 fn from_visitor_to_target_and_back() {

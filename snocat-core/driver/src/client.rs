@@ -135,8 +135,8 @@ async fn attempt<R: Runtime>(
         IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
     };
-    let driver = Driver::client(runtime.clone(), SocketAddr::new(local, 0), config.limits.clone())
-        .map_err(ConnectError::Socket)?;
+    let driver =
+        Driver::client(runtime.clone(), SocketAddr::new(local, 0), config).map_err(ConnectError::Socket)?;
     let cell = driver.connect(config, start, address, &to.server_name)?;
     let attempt = Attempt(&cell);
     let bindings: Vec<Result<BindingId, TunnelError>> = cell.peek(|state| {

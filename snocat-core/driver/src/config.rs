@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use snocat_core::Limits;
 use snocat_core::auth::{ConnectingConfig, External, ListeningConfig};
 use snocat_core::route::RouteAddress;
+use snocat_core::{CongestionControl, Limits};
 
 use crate::authentication::{AuthenticationClient, AuthenticationHandler, Handled, Methods};
 use crate::tls::{ClientTls, ServerTls};
@@ -19,13 +19,21 @@ pub struct ServerConfig {
     pub authentication: ListeningConfig,
     /// The limits of each tunnel, and of all strangers together.
     pub limits: Limits,
+    /// The congestion control of what this side sends.
+    pub congestion: CongestionControl,
     pub(crate) methods: Methods,
 }
 
 impl ServerConfig {
-    /// With the default limits.
+    /// With the default limits and congestion control.
     pub fn new(tls: ServerTls, authentication: ListeningConfig) -> Self {
-        Self { tls, authentication, limits: Limits::default(), methods: Methods::default() }
+        Self {
+            tls,
+            authentication,
+            limits: Limits::default(),
+            congestion: CongestionControl::default(),
+            methods: Methods::default(),
+        }
     }
 
     /// Accepts by a method of the application's own, too: the one that is preferred least of those in
@@ -54,17 +62,20 @@ pub struct ClientConfig {
     pub bindings: Vec<Binding>,
     /// The limits of the tunnel.
     pub limits: Limits,
+    /// The congestion control of what this side sends.
+    pub congestion: CongestionControl,
     pub(crate) methods: Methods,
 }
 
 impl ClientConfig {
-    /// Without bindings, with the default limits.
+    /// Without bindings, with the default limits and congestion control.
     pub fn new(tls: ClientTls, authentication: ConnectingConfig) -> Self {
         Self {
             tls,
             authentication,
             bindings: Vec::new(),
             limits: Limits::default(),
+            congestion: CongestionControl::default(),
             methods: Methods::default(),
         }
     }

@@ -13,8 +13,8 @@ use std::time::{Duration, SystemTime};
 use snocat_core::auth::ListeningConfig;
 use snocat_core::quic::TimeSource;
 use snocat_core::{
-    AdmissionCounts, ConnectConfig, ConnectError, Datagram, Endpoint, EndpointConfig, EndpointEvent, Limits,
-    ListenConfig, Refusal, TunnelEvent, TunnelId,
+    AdmissionCounts, CongestionControl, ConnectConfig, ConnectError, Datagram, Endpoint, EndpointConfig,
+    EndpointEvent, Limits, ListenConfig, Refusal, TunnelEvent, TunnelId,
 };
 
 use crate::cell::{Cell, Start};
@@ -74,21 +74,22 @@ impl<R: Runtime> Driver<R> {
             time_source: Arc::new(SystemClock),
             authentication: config.authentication.clone(),
         };
-        Self::start(runtime, address, config.limits.clone(), Some(listen), Some(acceptor))
+        Self::start(runtime, address, config.limits.clone(), config.congestion, Some((listen, acceptor)))
     }
 
     /// A driver for one outgoing connection: it ends with it.
-    pub(crate) fn client(runtime: R, address: SocketAddr, limits: Limits) -> io::Result<Arc<Self>> {
-        Self::start(runtime, address, limits, None, None)
+    pub(crate) fn client(runtime: R, address: SocketAddr, config: &ClientConfig) -> io::Result<Arc<Self>> {
+        Self::start(runtime, address, config.limits.clone(), config.congestion, None)
     }
 
     fn start(
         runtime: R,
         address: SocketAddr,
         limits: Limits,
-        listen: Option<ListenConfig>,
-        acceptor: Option<Arc<Acceptor<R>>>,
+        congestion: CongestionControl,
+        listening: Option<(ListenConfig, Arc<Acceptor<R>>)>,
     ) -> io::Result<Arc<Self>> {
+        let (listen, acceptor) = listening.unzip();
         let socket = Socket::bind(&runtime, address, listen.is_none())?;
         let closing = listen.is_none();
         let (asked, local) = (runtime.clone(), socket.local_addr().ip());
@@ -96,6 +97,7 @@ impl<R: Runtime> Driver<R> {
             seed: seed(&runtime)?,
             reset_key: Arc::new(ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &seed(&runtime)?)),
             limits,
+            congestion,
             allow_mtud: !socket.may_fragment(),
             datagram_limit: Arc::new(move |peer| asked.datagram_limit(local, peer)),
             listen,

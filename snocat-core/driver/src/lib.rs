@@ -44,6 +44,7 @@ pub use runtime::{Direction, Icmp, Runtime, Tcp, TcpListener, Timer, Udp, listen
 pub use rustls;
 pub use server::{ServerEvent, TunnelServer};
 pub use snocat_core as core;
+pub use snocat_core::CongestionControl;
 pub use stream::{ByteStream, Stream, StreamError};
 pub use table::TunnelTable;
 pub use tls::{CertificateProblem, ClientAuthorities, ClientTls, ServerTls, TlsError, Trust};

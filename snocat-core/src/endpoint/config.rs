@@ -14,7 +14,7 @@ use quinn_proto::{
     NoneTokenStore, ServerConfig, TransportConfig, ValidationTokenConfig, VarInt,
 };
 
-use super::congestion::Congestion;
+use super::congestion::CongestionControl;
 use crate::auth::{ConnectingConfig, ListeningConfig};
 use crate::limits::Limits;
 use crate::quic::{ClientCrypto, HandshakeTokenKey, HmacKey, ServerCrypto, TimeSource};
@@ -29,6 +29,8 @@ pub struct EndpointConfig {
     pub reset_key: Arc<dyn HmacKey>,
     /// The limits of every tunnel.
     pub limits: Limits,
+    /// The congestion control of every tunnel, for what this side sends.
+    pub congestion: CongestionControl,
     /// Whether the socket never fragments, so that larger packets may be tried.
     pub allow_mtud: bool,
     /// What is known of the way to a peer.
@@ -100,6 +102,7 @@ pub(crate) struct Quic {
     pub(super) server: Option<Arc<ServerConfig>>,
     pub(crate) authentication: Option<ListeningConfig>,
     pub(crate) limits: Arc<Limits>,
+    congestion: Arc<CongestionControl>,
     /// A longer datagram is not looked at.
     pub(super) longest_taken: u16,
     datagram_limit: DatagramLimit,
@@ -118,6 +121,7 @@ impl fmt::Debug for Quic {
 impl Quic {
     pub(super) fn new(config: &EndpointConfig) -> Self {
         let limits = Arc::new(config.limits.clone());
+        let congestion = Arc::new(config.congestion);
         let mut rng = ChaCha20Rng::from_seed(config.seed);
         let mut endpoint = quinn_proto::EndpointConfig::new(config.reset_key.clone());
         let ids = seed(&mut rng);
@@ -132,7 +136,7 @@ impl Quic {
             tokens.sent(0).log(Arc::new(NoneTokenLog));
             let mut server = ServerConfig::new(listen.crypto.clone(), listen.token_key.clone());
             server
-                .transport_config(Arc::new(listening_transport(&limits, ETHERNET)))
+                .transport_config(Arc::new(listening_transport(&limits, &congestion, ETHERNET)))
                 .validation_token_config(tokens)
                 .time_source(listen.time_source.clone())
                 // The endpoint admits before it queues, so quinn-proto's own bound is never the narrower.
@@ -150,6 +154,7 @@ impl Quic {
             last_accepted: None,
             last_connected: None,
             limits,
+            congestion,
             rng,
         }
     }
@@ -158,9 +163,9 @@ impl Quic {
         let first_id = id(&mut self.rng);
         let longest = self.longest(remote);
         let last = self.last_connected.take().filter(|(length, _)| *length == longest);
-        let (_, transport) = self
-            .last_connected
-            .insert(last.unwrap_or_else(|| (longest, Arc::new(connecting_transport(&self.limits, longest)))));
+        let (_, transport) = self.last_connected.insert(last.unwrap_or_else(|| {
+            (longest, Arc::new(connecting_transport(&self.limits, &self.congestion, longest)))
+        }));
         let mut client = ClientConfig::new(config.crypto.clone());
         client
             .transport_config(transport.clone())
@@ -175,7 +180,7 @@ impl Quic {
         let last = self.last_accepted.take().filter(|(length, _)| *length == longest);
         self.last_accepted = last.or_else(|| {
             let mut server = ServerConfig::clone(self.server.as_ref()?);
-            server.transport_config(Arc::new(listening_transport(&self.limits, longest)));
+            server.transport_config(Arc::new(listening_transport(&self.limits, &self.congestion, longest)));
             Some((longest, Arc::new(server)))
         });
         self.last_accepted.as_ref().map(|(_, server)| server.clone())
@@ -188,8 +193,12 @@ impl Quic {
 }
 
 /// A stranger gets a few streams and a few bytes; the rest follows with the outcome.
-fn listening_transport(limits: &Limits, longest: u16) -> TransportConfig {
-    let mut transport = transport(limits, longest);
+fn listening_transport(
+    limits: &Limits,
+    congestion: &Arc<CongestionControl>,
+    longest: u16,
+) -> TransportConfig {
+    let mut transport = transport(limits, congestion, longest);
     transport
         .max_concurrent_bidi_streams(limits.early_streams.into())
         .receive_window(limits.early_bytes.into());
@@ -198,8 +207,12 @@ fn listening_transport(limits: &Limits, longest: u16) -> TransportConfig {
 
 /// The connecting side has verified the server before the first stream: full limits at once. It alone keeps
 /// the tunnel alive, so that an idle one costs one exchange and not two.
-fn connecting_transport(limits: &Limits, longest: u16) -> TransportConfig {
-    let mut transport = transport(limits, longest);
+fn connecting_transport(
+    limits: &Limits,
+    congestion: &Arc<CongestionControl>,
+    longest: u16,
+) -> TransportConfig {
+    let mut transport = transport(limits, congestion, longest);
     transport
         .max_concurrent_bidi_streams(limits.streams_connecting.into())
         .receive_window(limits.connection_window.into())
@@ -207,7 +220,7 @@ fn connecting_transport(limits: &Limits, longest: u16) -> TransportConfig {
     transport
 }
 
-fn transport(limits: &Limits, longest: u16) -> TransportConfig {
+fn transport(limits: &Limits, congestion: &Arc<CongestionControl>, longest: u16) -> TransportConfig {
     let idle = VarInt::try_from(limits.idle.as_millis()).unwrap_or(VarInt::MAX);
     let mut search = MtuDiscoveryConfig::default();
     search.upper_bound(longest);
@@ -220,7 +233,7 @@ fn transport(limits: &Limits, longest: u16) -> TransportConfig {
         .max_idle_timeout(Some(IdleTimeout::from(idle)))
         .initial_mtu(SMALLEST)
         .mtu_discovery_config(Some(search))
-        .congestion_controller_factory(Arc::new(Congestion));
+        .congestion_controller_factory(congestion.clone());
     transport
 }
 

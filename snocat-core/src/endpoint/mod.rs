@@ -20,6 +20,7 @@ pub use admission::AdmissionCounts;
 use admission::{Admission, Verdict};
 pub(crate) use config::Quic;
 pub use config::{ConnectConfig, DatagramLimit, EndpointConfig, ListenConfig};
+pub use congestion::CongestionControl;
 pub(crate) use congestion::let_the_end_pass;
 use ids::Ids;
 pub use ids::TunnelId;

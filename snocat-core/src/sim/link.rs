@@ -126,11 +126,17 @@ impl Link {
         }
     }
 
-    /// Sends `length` bytes at `now`.
-    pub(super) fn send(&mut self, now: Duration, length: usize) -> Copies {
-        let lost = self.loses();
-        let Some(sent) = self.leaves(now, length as u64) else { return [None, None] };
-        if lost || self.config.cut || length > self.config.mtu {
+    /// Whether the next datagram is lost on the way; it takes its place in the queue nevertheless.
+    pub(super) fn loses(&mut self) -> bool {
+        let loss = self.config.loss;
+        let (chance, change) = if self.bad { (loss.bad, loss.recover) } else { (loss.good, loss.worsen) };
+        self.bad ^= self.rng.happens(change);
+        self.rng.happens(chance)
+    }
+
+    /// What becomes of `length` bytes of which the last is on its way at `sent`.
+    pub(super) fn carry(&mut self, sent: Duration, length: usize) -> Copies {
+        if self.config.cut || length > self.config.mtu {
             return [None, None];
         }
         let first = self.arrives(sent, length);
@@ -138,15 +144,8 @@ impl Link {
         [Some(first), second]
     }
 
-    fn loses(&mut self) -> bool {
-        let loss = self.config.loss;
-        let (chance, change) = if self.bad { (loss.bad, loss.recover) } else { (loss.good, loss.worsen) };
-        self.bad ^= self.rng.happens(change);
-        self.rng.happens(chance)
-    }
-
     /// When the last byte is on its way, if the queue takes it.
-    fn leaves(&mut self, now: Duration, length: u64) -> Option<Duration> {
+    pub(super) fn leaves(&mut self, now: Duration, length: u64) -> Option<Duration> {
         let Some(rate) = self.config.rate else { return Some(now) };
         let rate = rate.max(1);
         let waiting = self.busy_until.saturating_sub(now);
@@ -181,6 +180,16 @@ impl Link {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Link {
+        fn send(&mut self, now: Duration, length: usize) -> Copies {
+            let lost = self.loses();
+            match self.leaves(now, length as u64) {
+                Some(sent) if !lost => self.carry(sent, length),
+                _ => [None, None],
+            }
+        }
+    }
 
     fn link(config: LinkConfig) -> Link {
         Link::new(config, Rng::new(1))

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::BytesMut;
 
-use super::link::{Link, LinkConfig};
+use super::link::{Copies, Link, LinkConfig};
 use super::rng::Rng;
 use super::trace::{Recorder, Trace};
 use crate::quic::{EcnCodepoint, TimeSource};
@@ -74,6 +74,8 @@ pub struct Network {
     addresses: Vec<SocketAddr>,
     by_address: BTreeMap<SocketAddr, Host>,
     links: BTreeMap<(Host, Host), Link>,
+    /// In whose queue a direction waits that has none of its own.
+    shared: BTreeMap<(Host, Host), (Host, Host)>,
     /// By arrival, then by number.
     flying: BTreeMap<(Duration, u64), Flying>,
     next: u64,
@@ -89,6 +91,7 @@ impl Network {
             addresses: Vec::new(),
             by_address: BTreeMap::new(),
             links: BTreeMap::new(),
+            shared: BTreeMap::new(),
             flying: BTreeMap::new(),
             next: 0,
             recorder: Recorder::new(),
@@ -133,6 +136,11 @@ impl Network {
         &mut link.config
     }
 
+    /// Has one direction wait in the queue of another, for its rate, as those do that meet at a router. All else stays its own.
+    pub fn share(&mut self, direction: (Host, Host), behind: (Host, Host)) {
+        self.shared.insert(direction, behind);
+    }
+
     /// Sends one datagram.
     pub fn send(&mut self, from: Host, destination: SocketAddr, ecn: Option<EcnCodepoint>, data: &[u8]) {
         if let Some(source) = self.address(from) {
@@ -152,11 +160,8 @@ impl Network {
         let now = self.clock.elapsed();
         let to = self.by_address.get(&destination).copied();
         let copies = match to {
-            Some(to) => {
-                let _made_if_missing = self.link(from, to);
-                self.links.get_mut(&(from, to)).map_or([None, None], |link| link.send(now, data.len()))
-            }
-            None => [None, None],
+            Some(to) => self.carry(now, (from, to), data.len()).unwrap_or_default(),
+            None => Copies::default(),
         };
         let arrivals = copies.iter().flatten().map(|(at, _)| *at);
         self.recorder.sent(now, from.0, to.map(Host::index), data, arrivals);
@@ -170,6 +175,16 @@ impl Network {
             self.flying.insert((at, self.next), Flying { source, destination, ecn, data });
             self.next += 1;
         }
+    }
+
+    fn carry(&mut self, now: Duration, direction: (Host, Host), length: usize) -> Option<Copies> {
+        let behind = self.shared.get(&direction).copied().unwrap_or(direction);
+        for (from, to) in [direction, behind] {
+            let _made_if_missing = self.link(from, to);
+        }
+        let lost = self.links.get_mut(&direction)?.loses();
+        let sent = self.links.get_mut(&behind)?.leaves(now, length as u64)?;
+        if lost { None } else { Some(self.links.get_mut(&direction)?.carry(sent, length)) }
     }
 
     /// When the next datagram arrives.
@@ -274,6 +289,21 @@ mod tests {
         let ones = |arrival: Arrival| arrival.data.iter().map(|byte| byte.count_ones()).sum::<u32>();
         assert_eq!(network.receive().map(ones), Some(1));
         assert_eq!(network.receive().map(ones), Some(0));
+    }
+
+    #[test]
+    fn two_directions_that_share_a_queue_wait_for_each_other() {
+        let rate = LinkConfig { rate: Some(1000), queue: 150, ..LinkConfig::default() };
+        let (mut network, one, other) = pair(1, &rate);
+        let third = network.add(address(3));
+        network.share((third, other), (one, other));
+        network.send(one, address(2), None, &[0; 100]);
+        network.send(third, address(2), None, &[0; 50]);
+        network.send(third, address(2), None, &[0; 50]);
+        network.advance_to(Duration::from_secs(1));
+        let arrivals: Vec<_> =
+            std::iter::from_fn(|| network.receive()).map(|arrival| arrival.source).collect();
+        assert_eq!(arrivals, [address(1), address(3)], "the third finds the queue full");
     }
 
     #[test]

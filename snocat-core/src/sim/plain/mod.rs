@@ -17,7 +17,7 @@ use super::network::Clock;
 use super::rng::Rng;
 use crate::auth::{ConnectingConfig, ListeningConfig};
 use crate::quic::crypto::{ClientConfig, Keys, ServerConfig, Session, UnsupportedVersion};
-use crate::{ALPN, ConnectConfig, EndpointConfig, Limits, ListenConfig};
+use crate::{ALPN, CongestionControl, ConnectConfig, EndpointConfig, Limits, ListenConfig};
 use quinn_proto::transport_parameters::TransportParameters;
 use quinn_proto::{ConnectError, ConnectionId};
 
@@ -103,6 +103,7 @@ pub fn connecting(seed: u64) -> EndpointConfig {
         seed: rng.bytes(),
         reset_key: Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &rng.bytes())),
         limits: Limits::default(),
+        congestion: CongestionControl::default(),
         allow_mtud: true,
         datagram_limit: Arc::new(|_| None),
         listen: None,

@@ -1,5 +1,5 @@
-//! Congestion control: CUBIC as quinn-proto has it, except that it lets the end of a connection pass, and that long datagrams
-//! do not stand in the way of short ones.
+//! Congestion control: which one a path gets, and what quinn-proto needs of any: it lets the end of a connection pass, and
+//! long datagrams do not stand in the way of short ones.
 //!
 //! quinn-proto holds CONNECTION_CLOSE back as it holds stream data back, for as long as there is such data. But
 //! a connection that is closed takes no acknowledgements in any more, so the window would never open again: a
@@ -9,6 +9,8 @@
 //! what CUBIC begins with where they are long, nothing fits beside a probe that is on its way: while the length is searched
 //! for, every small thing to say would wait for a whole round trip.
 
+mod bbr;
+
 use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,6 +19,21 @@ use std::time::Instant;
 use quinn_proto::congestion::{Controller, ControllerFactory, ControllerMetrics, CubicConfig};
 use quinn_proto::{Connection, RttEstimator};
 
+use self::bbr::Bbr;
+
+/// How much a tunnel may have on its way: what it takes for congestion, and what it does then. Each side chooses for what it
+/// sends; the peer does not learn of it.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum CongestionControl {
+    /// Modelled on BBRv3 (draft-ietf-ccwg-bbr): measures what the path delivers and how long its way is without a queue, and
+    /// has that much under way. Loss counts from 2 % on.
+    #[default]
+    Bbr,
+    /// RFC 9438, as most TCP has it: sends more until something is lost. Each loss counts as congestion.
+    Cubic,
+}
+
 /// Lets one more packet pass, whatever is in flight: call it right before the connection is closed.
 pub(crate) fn let_the_end_pass(connection: &Connection) {
     if let Ok(control) = connection.congestion_state().clone_box().into_any().downcast::<Control>() {
@@ -24,13 +41,12 @@ pub(crate) fn let_the_end_pass(connection: &Connection) {
     }
 }
 
-/// Makes the congestion control of a path.
-#[derive(Debug)]
-pub(super) struct Congestion;
-
-impl ControllerFactory for Congestion {
+impl ControllerFactory for CongestionControl {
     fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
-        let inner = Arc::new(CubicConfig::default()).build(now, current_mtu);
+        let inner: Box<dyn Controller> = match *self {
+            Self::Bbr => Box::new(Bbr::new(now, current_mtu)),
+            Self::Cubic => Arc::new(CubicConfig::default()).build(now, current_mtu),
+        };
         Box::new(Control { inner, least: 0, ending: Arc::default() })
     }
 }
