@@ -49,6 +49,9 @@ pub struct Limits {
     /// every second datagram does. Longer datagrams would allow more, but the window is announced before their length is
     /// known, and a path may become narrow at any time. What frames that are not full add is bounded by `cork_frames`.
     pub stream_window: u32,
+    /// Bytes of one stream that are read from beyond a gap, where a datagram is missing, so that its loss does not hold up the
+    /// credit for a round trip. All streams of a tunnel together have eight times that.
+    pub gap_bytes: u32,
     /// STREAM frames of a stream that have come since it was last read empty, from which on the peer is asked to cork it: to
     /// hold short writes back until there are `cork_bytes` of them.
     ///
@@ -132,6 +135,7 @@ impl Default for Limits {
             streams_listening: 64,
             streams_connecting: 1024,
             stream_window: 2 * MIB,
+            gap_bytes: 2 * MIB,
             cork_frames: 256,
             cork_bytes: 4096,
             datagram_bytes: 8972,

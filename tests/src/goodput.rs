@@ -84,7 +84,7 @@ pub fn jain(shares: &[f64]) -> f64 {
 pub fn goodput(seed: u64, path: &Path, senders: &[Sender], from: Duration, until: Duration) -> Outcome {
     let mut world = World::new(Instant::now(), seed);
     world.set_segments(10);
-    let limits = Limits { stream_window: 4 << 20, ..Limits::default() };
+    let limits = Limits::default();
     let listening = plain::listening(seed, ListeningConfig::only(NoProof), &world.clock());
     let server = world.add(EndpointConfig { limits: limits.clone(), ..listening });
     let mut all: Vec<Sending> = Vec::new();

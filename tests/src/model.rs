@@ -378,6 +378,7 @@ pub fn tight() -> Limits {
         streams_listening: 2,
         streams_connecting: 4,
         stream_window: 4 * 1024,
+        gap_bytes: 3 * 1024,
         cork_frames: 2,
         cork_bytes: 2 * 1024,
         connection_window: 8 * 1024,

@@ -42,6 +42,15 @@ fn one_percent_of_loss_costs_little() {
     assert!(outcome.shares[0] > 0.75, "{outcome:?}");
 }
 
+/// As much is under way as at 300 Mbit/s and 50 ms. There is always a gap somewhere; waiting for it would leave a half.
+#[test]
+fn one_percent_of_loss_costs_one_visitor_little_where_much_is_under_way() {
+    let round_trip = Duration::from_millis(300);
+    let path = Path { loss: Chance::per_mille(10), round_trip, queue: round_trip, ..path() };
+    let outcome = run(&path, &[sender(Bbr, 0)], 10, 25);
+    assert!(outcome.shares[0] > 0.7, "{outcome:?}");
+}
+
 #[test]
 fn beside_cubic_each_has_a_quarter_at_least() {
     for starts in [[0, 0], [3, 0], [0, 3]] {

@@ -684,3 +684,38 @@ fn busy_streams_take_turns() {
     assert!(*least > 100 * PIECE.len() / STREAMS, "{got:?}");
     assert!(most * 3 <= least * 4, "{got:?}");
 }
+
+#[test]
+fn beyond_a_gap_a_stream_is_read_up_to_a_bound() {
+    const KIB: usize = 1024;
+    static PIECE: [u8; 16 * KIB] = [7; 16 * KIB];
+    let limits = Limits { stream_window: 64 * KIB as u32, gap_bytes: 8 * KIB as u32, ..Limits::default() };
+    let mut duo = Duo::new(limits.clone(), limits);
+    duo.establish();
+    let stream = running(&mut duo, SERVER);
+    let (mut written, mut got, mut worst) = (0, 0, 0);
+    let mut busy = |duo: &mut Duo, time| {
+        let fill = |duo: &mut Duo, written: &mut usize| {
+            while let Ok(bytes) = write(duo, SERVER, stream, &PIECE) {
+                *written += bytes;
+            }
+        };
+        fill(duo, &mut written);
+        duo.run(time, |duo, _, event| {
+            match event {
+                Event::Writable { .. } => fill(duo, &mut written),
+                Event::Readable { .. } => got += read(duo, CLIENT, stream).0.len(),
+                _ => {}
+            }
+            worst = worst.max(written - got);
+            false
+        });
+        std::mem::take(&mut worst)
+    };
+    assert_eq!(busy(&mut duo, Duration::from_secs(4)), 64 * KIB, "nothing is missing, and the path is known");
+    duo.passes[SERVER] = 1;
+    busy(&mut duo, RTT / 4);
+    duo.passes[SERVER] = usize::MAX;
+    let beyond = busy(&mut duo, 20 * RTT) - 64 * KIB;
+    assert!((6 * KIB..=10 * KIB).contains(&beyond), "{beyond}");
+}

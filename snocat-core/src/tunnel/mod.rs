@@ -110,6 +110,8 @@ pub struct Tunnel {
     early_blocked: Vec<StreamId>,
     /// How often a stream has begun to wait until it may write.
     waited: u64,
+    /// Bytes of all streams that were read from beyond a gap.
+    beyond_gaps: u64,
     events: VecDeque<Event>,
     endpoint_events: VecDeque<EndpointEvent>,
     /// Something was done since `poll_transmit` last said that it has nothing.
@@ -176,6 +178,7 @@ impl Tunnel {
             early_budget: limits.early_bytes_outside.into(),
             early_blocked: Vec::new(),
             waited: 0,
+            beyond_gaps: 0,
             events: VecDeque::new(),
             endpoint_events: VecDeque::new(),
             transmit_due: true,

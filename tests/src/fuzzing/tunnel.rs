@@ -49,6 +49,7 @@ fn limits() -> Limits {
         streams_listening: 4,
         streams_connecting: 6,
         stream_window: 6_000,
+        gap_bytes: 3_000,
         cork_frames: 3,
         cork_bytes: 500,
         connection_window: 20_000,

@@ -197,8 +197,8 @@ impl Run<'_> {
         way.written += bytes;
         let unread = way.written - way.read;
         if way.stopped.is_empty() {
-            // Of a stream that is corked some are held back at the writer.
-            let most = u64::from(theirs.stream_window) + mine.cork_bytes as u64;
+            // Of a stream that is corked some are held back at the writer; some are here, but lie beyond a gap.
+            let most = u64::from(theirs.stream_window + theirs.gap_bytes) + mine.cork_bytes as u64;
             hold!(unread <= most, "{unread} bytes of stream {index} are unread, and {most} may be");
         }
         // The event that says so may still be in the queue.

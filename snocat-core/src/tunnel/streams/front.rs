@@ -47,7 +47,10 @@ impl Tunnel {
                 _ => break Front::Incomplete,
             };
             let chunk = match chunks.next(wants) {
-                Ok(Some(chunk)) => chunk.bytes,
+                Ok(Some(chunk)) => {
+                    stream.order.advance(chunk.bytes.len());
+                    chunk.bytes
+                }
                 Ok(None) => break Front::Finished,
                 Err(quinn_proto::ReadError::Blocked) => break Front::Incomplete,
                 Err(quinn_proto::ReadError::Reset(code)) => break Front::Reset(Code::new(code.into_inner())),

@@ -3,7 +3,7 @@
 //! A stream passes through stages. Opened by this side, it is *asked* until the answer is here; its bytes may
 //! leave before that. Opened by the peer, it is *arriving* until its header is here, then *offered* until the
 //! application decides. A stream that is refused only has its answer to get rid of. What goes before a stream's own
-//! bytes is in `front`, what lies unread in `stalls`, how short writes are kept from becoming too many pieces of it in
+//! bytes is in `front`, how they are put in order in `gaps`, what lies unread in `stalls`, how short writes are kept from becoming too many pieces of it in
 //! `cork`, and who writes first in `turns`.
 
 use std::collections::VecDeque;
@@ -18,10 +18,12 @@ use crate::open::{Answer, AnswerDecoder, Header, HeaderDecoder};
 
 mod cork;
 mod front;
+mod gaps;
 mod stalls;
 mod turns;
 
 use cork::Cork;
+use gaps::{Order, Reading};
 
 #[derive(Debug)]
 enum Stage {
@@ -70,6 +72,7 @@ pub(super) struct Stream {
     /// The application has ended this side's direction: nothing more is to be held back.
     ended: bool,
     cork: Cork,
+    order: Order,
     /// Its place among those that wait to write: how many had begun to wait before.
     waits: Option<u64>,
     deadline: Option<Instant>,
@@ -96,6 +99,7 @@ impl Stream {
             finishing: false,
             ended: false,
             cork: Cork::default(),
+            order: Order::default(),
             waits: None,
             deadline: None,
             read_done: false,
@@ -285,30 +289,8 @@ impl Tunnel {
             _ => return Err(ReadError::Closed),
         }
         self.now = self.now.max(now);
-        let mut taken = 0;
-        let result = {
-            let mut receiver = self.connection.recv_stream(stream.0);
-            let Ok(mut chunks) = receiver.read(true) else { return Err(ReadError::Closed) };
-            let result = loop {
-                if taken >= max.max(1) {
-                    break Ok(ReadStatus::More);
-                }
-                match chunks.next(max.max(1) - taken) {
-                    Ok(Some(chunk)) => {
-                        taken += chunk.bytes.len();
-                        out.push_back(chunk.bytes);
-                    }
-                    Ok(None) => break Ok(ReadStatus::Finished),
-                    Err(quinn_proto::ReadError::Blocked) => break Ok(ReadStatus::Blocked),
-                    Err(quinn_proto::ReadError::Reset(code)) => {
-                        break Err(ReadError::Reset(Code::new(code.into_inner())));
-                    }
-                }
-            };
-            self.transmit_due |= chunks.finalize().should_transmit();
-            result
-        };
-        self.was_read(stream, taken as u64, result != Ok(ReadStatus::More));
+        let Reading { credited, result } = self.read_in_order(stream, max, out);
+        self.was_read(stream, credited, result != Ok(ReadStatus::More));
         if result == Ok(ReadStatus::Blocked) {
             self.was_read_empty(stream);
         }
@@ -418,6 +400,7 @@ impl Tunnel {
     /// A STREAM frame has come, or an end: there is something to read.
     pub(super) fn advance(&mut self, id: StreamId) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
+        stream.order.count_frame();
         let too_many = stream.cork.count_frame(self.limits.cork_frames);
         match stream.stage {
             Stage::Arriving(_) | Stage::Asked(_) => self.advance_front(id),
@@ -531,6 +514,7 @@ impl Tunnel {
     fn reading_done(&mut self, id: StreamId) {
         self.unstall(id);
         self.announce();
+        self.forget_order(id);
         if let Some(stream) = self.streams.get_mut(&id) {
             stream.read_done = true;
             if stream.write_done {

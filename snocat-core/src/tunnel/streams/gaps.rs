@@ -1,0 +1,204 @@
+//! Reading: what the application gets of a stream, in order, and what is read ahead of it from beyond a gap.
+//!
+//! quinn-proto gives credit back only for what is read. Where a datagram is lost, nothing can be read in order until it has
+//! come again, a round trip later, and where one of a hundred is lost there is nearly always such a gap: a stream would
+//! get half of its window through in a round trip. And all that lies beyond the gap is kept in pieces, of which
+//! quinn-proto bears only so many before it ends the connection (see [`Limits::stream_window`](crate::Limits::stream_window)).
+//!
+//! So from its first gap on a stream is read as its pieces come, up to a bound, and put in order here.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+
+use super::{Code, ReadError, ReadStatus, StreamId, Tunnel};
+
+/// Frames that have come and cannot be read show that there is a gap. Datagrams that are only out of order are fewer.
+const FRAMES: u32 = 16;
+
+/// All streams of a tunnel together keep as much from beyond gaps as so many of them.
+const TOGETHER: u64 = 8;
+
+/// The bytes of a stream on their way to the application.
+#[derive(Debug, Default)]
+pub(super) struct Order {
+    /// Where the application is in the stream.
+    next: u64,
+    /// Frames that have come and were not read. Those that came twice are counted twice, and a frame that was read in parts
+    /// once for each.
+    frames: u32,
+    /// Whether the stream is read as its pieces come.
+    by_piece: bool,
+    /// What was read from beyond a gap, by its place in the stream.
+    beyond: BTreeMap<u64, Bytes>,
+    beyond_bytes: u64,
+    /// All of the stream was read from quinn-proto.
+    complete: bool,
+}
+
+impl Order {
+    /// A frame has come.
+    pub(super) fn count_frame(&mut self) {
+        self.frames = self.frames.saturating_add(1);
+    }
+
+    /// So many bytes were read that are next.
+    pub(super) fn advance(&mut self, bytes: usize) {
+        self.next += bytes as u64;
+        self.frames = self.frames.saturating_sub(1);
+    }
+
+    /// Keeps a piece from beyond a gap.
+    fn keep(&mut self, offset: u64, piece: Bytes) {
+        self.frames = self.frames.saturating_sub(1);
+        self.beyond_bytes += piece.len() as u64;
+        self.beyond.insert(offset, piece);
+    }
+
+    /// Moves out what is next of what was kept, up to `most` bytes. Returns how many.
+    fn release(&mut self, most: usize, out: &mut VecDeque<Bytes>) -> usize {
+        let mut released = 0;
+        while released < most
+            && let Some(mut piece) = self.beyond.remove(&self.next)
+        {
+            let rest = piece.split_off(piece.len().min(most - released));
+            released += piece.len();
+            self.next += piece.len() as u64;
+            if !rest.is_empty() {
+                self.beyond.insert(self.next, rest);
+            }
+            out.push_back(piece);
+        }
+        self.beyond_bytes -= released as u64;
+        released
+    }
+}
+
+/// What has come of reading.
+pub(super) struct Reading {
+    /// Bytes that quinn-proto gives credit for.
+    pub(super) credited: u64,
+    pub(super) result: Result<ReadStatus, ReadError>,
+}
+
+impl Tunnel {
+    /// Reads up to `most` bytes (at least 1) into `out`.
+    pub(super) fn read_in_order(&mut self, id: StreamId, most: usize, out: &mut VecDeque<Bytes>) -> Reading {
+        let mut reading = Reading { credited: 0, result: Err(ReadError::Closed) };
+        let mut wanted = most.max(1);
+        loop {
+            reading.result = self.read_pieces(id, &mut wanted, out, &mut reading.credited);
+            let Some(stream) = self.streams.get_mut(&id) else { return reading };
+            let is_gap = reading.result == Ok(ReadStatus::Blocked) && stream.order.frames >= FRAMES;
+            if !is_gap || std::mem::replace(&mut stream.order.by_piece, true) {
+                return reading;
+            }
+        }
+    }
+
+    fn read_pieces(
+        &mut self,
+        id: StreamId,
+        wanted: &mut usize,
+        out: &mut VecDeque<Bytes>,
+        credited: &mut u64,
+    ) -> Result<ReadStatus, ReadError> {
+        let order = &mut self.streams.get_mut(&id).ok_or(ReadError::Closed)?.order;
+        let others = self.beyond_gaps - order.beyond_bytes;
+        *wanted -= order.release(*wanted, out);
+        if order.complete {
+            self.beyond_gaps = others + order.beyond_bytes;
+            return Ok(if order.beyond.is_empty() { ReadStatus::Finished } else { ReadStatus::More });
+        }
+        let limit = u64::from(self.limits.gap_bytes);
+        let is_full = |bytes: u64| bytes >= limit || others + bytes >= limit * TOGETHER;
+        let mut receiver = self.connection.recv_stream(id.0);
+        let mut chunks = receiver.read(!order.by_piece).map_err(|_| ReadError::Closed)?;
+        let result = loop {
+            if *wanted == 0 {
+                break Ok(ReadStatus::More);
+            }
+            // The first piece that is there comes first. None of its bytes: where it begins.
+            if is_full(order.beyond_bytes)
+                && let Ok(Some(first)) = chunks.next(0)
+                && first.offset != order.next
+            {
+                break Ok(ReadStatus::Blocked);
+            }
+            match chunks.next(*wanted) {
+                Ok(Some(chunk)) => {
+                    let bytes = chunk.bytes.len();
+                    *credited += bytes as u64;
+                    if chunk.offset == order.next {
+                        order.advance(bytes);
+                        *wanted -= bytes;
+                        out.push_back(chunk.bytes);
+                        *wanted -= order.release(*wanted, out);
+                        continue;
+                    }
+                    order.keep(chunk.offset, chunk.bytes);
+                }
+                Ok(None) => {
+                    order.complete = true;
+                    break Ok(ReadStatus::Finished);
+                }
+                Err(quinn_proto::ReadError::Blocked) => break Ok(ReadStatus::Blocked),
+                Err(quinn_proto::ReadError::Reset(code)) => {
+                    break Err(ReadError::Reset(Code::new(code.into_inner())));
+                }
+            }
+        };
+        self.transmit_due |= chunks.finalize().should_transmit();
+        self.beyond_gaps = others + order.beyond_bytes;
+        result
+    }
+
+    /// Nobody reads the stream any more.
+    pub(super) fn forget_order(&mut self, id: StreamId) {
+        if let Some(stream) = self.streams.get_mut(&id) {
+            self.beyond_gaps -= std::mem::take(&mut stream.order).beyond_bytes;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn order(pieces: &[(u64, &'static [u8])]) -> Order {
+        let mut order = Order::default();
+        for (offset, piece) in pieces {
+            order.keep(*offset, Bytes::from_static(piece));
+        }
+        order
+    }
+
+    fn released(order: &mut Order, most: usize) -> Vec<u8> {
+        let mut out = VecDeque::new();
+        let count = order.release(most, &mut out);
+        let bytes: Vec<u8> = out.into_iter().flatten().collect();
+        assert_eq!(bytes.len(), count);
+        bytes
+    }
+
+    #[test]
+    fn nothing_is_released_before_the_gap_is_filled() {
+        let mut order = order(&[(2, b"cd"), (5, b"f")]);
+        assert_eq!(released(&mut order, 9), b"");
+        order.advance(2);
+        assert_eq!(released(&mut order, 9), b"cd");
+        assert_eq!(order.beyond_bytes, 1);
+        order.keep(4, Bytes::from_static(b"e"));
+        assert_eq!(released(&mut order, 9), b"ef");
+        assert_eq!((order.next, order.beyond_bytes), (6, 0));
+    }
+
+    #[test]
+    fn no_more_is_released_than_is_wanted() {
+        let mut order = order(&[(0, b"abc"), (3, b"def")]);
+        for two in [b"ab", b"cd", b"ef"] {
+            assert_eq!(released(&mut order, 2), two);
+        }
+        assert_eq!(released(&mut order, 2), b"");
+    }
+}
