@@ -10,6 +10,7 @@ mod descriptors;
 mod duo;
 pub mod fuzzing;
 pub mod goodput;
+mod joined;
 mod lab;
 pub mod model;
 mod peers;
@@ -20,6 +21,7 @@ pub mod simruntime;
 
 pub use descriptors::enough_descriptors;
 pub use duo::{CLIENT, DELAY, Duo, SERVER};
+pub use joined::{Joined, Protection};
 pub use lab::{Client, Failure, Lab, Main, Options, PATIENCE, Pairing, Runtime, SECRET, Said, Server, run};
 pub use peers::{
     Target, await_reset, connect, expect_pattern, pattern, read_to_reset, reset, verify_pattern,

@@ -115,13 +115,31 @@ impl<R: Runtime> PortForwarder<R> {
         if !self.ports.clone().any(granted) {
             return outside(format!("the credentials allow no port of {first}:{last}"));
         }
-        for port in self.ports.clone().filter(|port| granted(*port)) {
-            match self.bind_one(port, tunnel) {
-                Err(refusal) if refusal.code == Code::PORT_TAKEN => {}
-                result => return result,
+        let mut from = Some(*first);
+        while let Some(port) = from.and_then(|from| self.free(from)) {
+            if granted(port) {
+                match self.bind_one(port, tunnel) {
+                    Err(refusal) if refusal.code == Code::PORT_TAKEN => {}
+                    result => return result,
+                }
             }
+            from = port.checked_add(1);
         }
         Err(Refusal::new(Code::PORTS_EXHAUSTED, format!("all ports of {first}:{last} are in use")))
+    }
+
+    /// The lowest port of the range from `from` on that no tunnel has. There may be thousands of tunnels: what they have is
+    /// passed over, not tried.
+    fn free(&self, from: u16) -> Option<u16> {
+        let leases = lock(&self.leases);
+        let mut port = from;
+        for (taken, _) in leases.holders.range(from..) {
+            if *taken != port {
+                break;
+            }
+            port = port.checked_add(1)?;
+        }
+        Some(port).filter(|port| self.ports.contains(port))
     }
 
     fn bind_one(

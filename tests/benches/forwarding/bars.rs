@@ -1,9 +1,11 @@
-//! The bars that the project has set itself (issue 5, bars 1 to 4 and 7), held against what was measured.
+//! The bars that the project has set itself (issue 5; bars 8 to 11 stand in [`path::bars`]), held against what was measured.
 
 use crate::measure::{Bulk, Figure, Side};
+use crate::path;
 use crate::place::Where;
 use crate::results::{Results, median};
 use crate::system::System;
+use crate::{neighbours, ten_thousand};
 
 /// One comparison.
 #[derive(Debug)]
@@ -50,6 +52,9 @@ pub fn all(results: &Results) -> Vec<Bar> {
         bars.extend(bulk(results, system));
         bars.extend(latency(results, system));
         bars.extend(memory(results, system));
+        bars.extend(many(results, system));
+        bars.extend(neighbourly(results, system));
+        bars.extend(path::bars::all(results, system));
     }
     bars.extend(runtimes(results));
     bars.sort_by_key(|bar| bar.number);
@@ -140,6 +145,53 @@ fn memory(results: &Results, system: System) -> Vec<Bar> {
     bars.push(idle.and_then(|bar| at_most(Figure::AfterTunnels, bar)));
     bars.push(at_most(Figure::Packets, 12.0));
     bars.into_iter().flatten().collect()
+}
+
+/// 5: ten thousand tunnels stay, cost nearly nothing, and serve visitors as one does.
+fn many(results: &Results, system: System) -> Vec<Bar> {
+    let places = [Where::Loopback, Where::Wire];
+    let find = |figure: Figure, bar: f64, at_least: bool| {
+        let found = places.into_iter().find_map(|place| results.median(place, system, figure))?;
+        let (what, unit) = (figure.name().to_owned(), figure.unit());
+        Some(Bar { number: 5, what, system, figure: found, bar, aim: None, unit, at_least })
+    };
+    let latency = |figure: Figure, bar: f64, aim: f64| {
+        places.into_iter().find_map(|place| to_direct(results, 5, place, system, figure, bar, aim))
+    };
+    [
+        find(Figure::ManyStayed, f64::from(ten_thousand::TUNNELS), true),
+        find(Figure::ManyCpu, 10.0, false),
+        latency(Figure::ManyPingP50, 2.1, 1.8),
+        latency(Figure::ManyConnectP50, 4.4, 3.5),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// 6: visitors of one tunnel share evenly, and a busy tunnel leaves another alone.
+fn neighbourly(results: &Results, system: System) -> Vec<Bar> {
+    let mut bars = Vec::new();
+    for place in [Where::Loopback, Where::Wire] {
+        let what = |figure: Figure| format!("{}, {}", place.name(), figure.name());
+        let bar = |what, figure, bar, unit, at_least| Bar {
+            number: 6,
+            what,
+            system,
+            figure,
+            bar,
+            aim: None,
+            unit,
+            at_least,
+        };
+        for figure in [false, true].map(|up| Figure::Fairness { up }) {
+            let found = results.median(place, system, figure);
+            bars.extend(found.map(|found| bar(what(figure), found, 0.95, "", true)));
+        }
+        let raised = neighbours::raised(results, place, system);
+        bars.extend(raised.map(|raised| bar(what(Figure::BesideBusyP99), raised, 3.0, "× alone", false)));
+    }
+    bars
 }
 
 /// 7: smol within 10 % of tokio. Where it is not; and if it is so everywhere, where it comes closest to not being so.

@@ -38,6 +38,7 @@ pub fn report(report: &Report) -> Value {
     json!({
         "machine": report.machine,
         "rounds": report.rounds,
+        "path_rounds": report.path_rounds,
         "short": report.short,
         "skipped": report.skipped,
         "figures": figures.collect::<Vec<_>>(),

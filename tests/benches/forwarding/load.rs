@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 
 use crate::Result;
 use crate::role::{Arguments, hear, say};
+use crate::steady;
 use crate::target::{CHUNK, MESSAGE, Request};
 
 /// The name of the role. Its arguments: what to do, the address to visit, and what [`Work`] says.
@@ -35,6 +36,10 @@ pub const PING_PONG: Work = Work("ping-pong");
 pub const CONNECT: Work = Work("connect");
 /// Arguments: workers, milliseconds. Result: connections, seconds.
 pub const WORKERS: Work = Work("workers");
+/// Arguments: visitors, a window, whether on a path. Result: the bytes that arrived in the window, Jain's index of each one's.
+pub const STEADY_DOWN: Work = Work("steady-down");
+/// The same upwards.
+pub const STEADY_UP: Work = Work("steady-up");
 /// Argument: connections. They are open when it says "ready", and closed as soon as it is told so.
 pub const HOLD: Work = Work("hold");
 
@@ -52,6 +57,9 @@ pub fn run(arguments: &Arguments<'_>) -> Result<()> {
         runtime.spawn(connect(address, arguments.time(2)?))
     } else if is(WORKERS) {
         runtime.spawn(workers(address, arguments.get(2)?, arguments.time(3)?))
+    } else if is(STEADY_DOWN) || is(STEADY_UP) {
+        let (count, window, on_path) = (arguments.get(2)?, arguments.get(3)?, arguments.get(4)?);
+        runtime.spawn(steady::visitors(address, is(STEADY_UP), count, window, on_path))
     } else if is(HOLD) {
         snocat_tests::enough_descriptors(16_384);
         runtime.spawn(hold(address, arguments.get(2)?))
@@ -61,14 +69,16 @@ pub fn run(arguments: &Arguments<'_>) -> Result<()> {
     runtime.block_on(task)?
 }
 
-async fn visit(address: SocketAddr) -> Result<TcpStream> {
+/// A visitor that is there.
+pub async fn visit(address: SocketAddr) -> Result<TcpStream> {
     let connected = TcpStream::connect(address).await;
     let visitor = connected.map_err(|error| format!("cannot visit {address}: {error}"))?;
     visitor.set_nodelay(true)?;
     Ok(visitor)
 }
 
-async fn wait_for_go() -> Result<()> {
+/// Tells the benchmark that all is ready, and waits for its word.
+pub async fn wait_for_go() -> Result<()> {
     say("ready")?;
     tokio::task::spawn_blocking(hear).await??.map(drop).ok_or_else(|| "the benchmark is gone".into())
 }
@@ -138,8 +148,11 @@ async fn visit_and_leave(address: SocketAddr) -> Result<()> {
 
 async fn ping_pong(address: SocketAddr, time: Duration) -> Result<()> {
     let mut visitor = visit(address).await?;
+    let warm = Instant::now() + time / 4;
     for _ in 0..200 {
-        echo(&mut visitor).await?;
+        if Instant::now() < warm {
+            echo(&mut visitor).await?;
+        }
     }
     wait_for_go().await?;
     let (end, mut took) = (Instant::now() + time, Vec::new());

@@ -4,9 +4,9 @@
 //! This process only directs and counts. Every party is a process of its own: snocat's are the release binaries, all
 //! the others are this executable again, in a role (`--role NAME …`, see [`role`]).
 //!
-//! From the outside in: [`rounds`] says in which order every [`measure`] is taken, [`traffic`] and [`memory`] how,
-//! on a [`system`] that runs in a [`place`]. What is found goes into [`results`], from there into a [`table`] or [`json`],
-//! and is held against the [`bars`].
+//! From the outside in: [`rounds`] says in which order every [`measure`] is taken; [`traffic`], [`neighbours`], [`memory`] and
+//! [`ten_thousand`] how, on a [`system`] that runs in a [`place`]. What is found goes into [`results`], from there into a
+//! [`table`] or [`json`], and is held against the [`bars`]. What a bad network does is a chapter of its own: [`path`].
 
 mod bars;
 mod json;
@@ -14,8 +14,10 @@ mod keeper;
 mod load;
 mod measure;
 mod memory;
+mod neighbours;
 mod options;
 mod party;
+mod path;
 mod place;
 mod process;
 mod quic;
@@ -23,9 +25,11 @@ mod relay;
 mod results;
 mod role;
 mod rounds;
+mod steady;
 mod system;
 mod table;
 mod target;
+mod ten_thousand;
 mod traffic;
 mod tunnels;
 

@@ -1,6 +1,7 @@
 //! What can be measured, and in which figures it results.
 
 use crate::load::{self, Work};
+use crate::path;
 use crate::system::System;
 
 /// Bytes in one direction, seen from the visitors.
@@ -53,15 +54,24 @@ pub enum Measure {
     Connect,
     /// The same with 64 workers.
     Workers,
+    /// How evenly the visitors of one tunnel are served: all send, or all are sent to.
+    Fair {
+        /// From them, and not to them.
+        up: bool,
+    },
+    /// What a busy tunnel does to another of the same server.
+    Quiet,
     /// What idle connections cost in memory.
     Memory,
     /// What idle tunnels cost in memory and packets.
     Tunnels,
+    /// Ten thousand tunnels on one server.
+    TenThousand,
 }
 
 impl Measure {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 13] = [
         Self::Bulk(Bulk::ALL[0]),
         Self::Bulk(Bulk::ALL[1]),
         Self::Bulk(Bulk::ALL[2]),
@@ -69,8 +79,12 @@ impl Measure {
         Self::PingPong,
         Self::Connect,
         Self::Workers,
+        Self::Fair { up: false },
+        Self::Fair { up: true },
+        Self::Quiet,
         Self::Memory,
         Self::Tunnels,
+        Self::TenThousand,
     ];
 
     /// Its name.
@@ -80,14 +94,28 @@ impl Measure {
             Self::PingPong => "ping-pong",
             Self::Connect => "connect",
             Self::Workers => "connect-64",
+            Self::Fair { up: false } => "fair-64-down",
+            Self::Fair { up: true } => "fair-64-up",
+            Self::Quiet => "quiet",
             Self::Memory => "memory",
             Self::Tunnels => "tunnels",
+            Self::TenThousand => "ten-thousand",
         }
     }
 
     /// Whether it is about traffic, and not about what lies idle.
     pub fn is_traffic(self) -> bool {
-        !matches!(self, Self::Memory | Self::Tunnels)
+        !matches!(self, Self::Memory | Self::Tunnels | Self::TenThousand)
+    }
+
+    /// Whether it is about those who share something.
+    pub fn is_about_neighbours(self) -> bool {
+        matches!(self, Self::Fair { .. } | Self::Quiet)
+    }
+
+    /// Whether it takes so long that it has to be asked for.
+    pub fn is_long(self) -> bool {
+        self == Self::TenThousand
     }
 
     /// Whether this system has what is measured.
@@ -97,7 +125,8 @@ impl Measure {
             (Self::Bulk(Bulk { visitors: 1, .. }) | Self::PingPong, System::Quinn) => true,
             (_, System::Quinn) => false,
             (Self::Memory, _) => system != System::Direct,
-            (Self::Tunnels, _) => System::OURS.contains(&system),
+            (Self::Tunnels | Self::TenThousand, _) => System::OURS.contains(&system),
+            (Self::Fair { .. } | Self::Quiet, System::Relay) => false,
             _ => true,
         }
     }
@@ -129,6 +158,15 @@ pub enum Figure {
     ConnectP99,
     /// Connections a second.
     Workers,
+    /// Jain's index of what the visitors of one tunnel carry: 1 if it is the same for all.
+    Fairness {
+        /// From them, and not to them.
+        up: bool,
+    },
+    /// Microseconds through a tunnel, while another is idle.
+    QuietP99,
+    /// Microseconds through a tunnel, while another is busy.
+    BesideBusyP99,
     /// KiB before the first visitor.
     Idle(Side),
     /// KiB for each idle connection.
@@ -143,6 +181,22 @@ pub enum Figure {
     AfterTunnels,
     /// Datagrams of an idle tunnel a minute, both ways together.
     Packets,
+    /// Of ten thousand tunnels, those that have stayed.
+    ManyStayed,
+    /// Percent of a processor that their server uses.
+    ManyCpu,
+    /// KiB of their server for each.
+    ManyMemory,
+    /// Microseconds through one of them.
+    ManyPingP50,
+    /// Microseconds through one of them.
+    ManyConnectP50,
+    /// Microseconds through a tunnel that has a server for itself, at the same time.
+    AlonePingP50,
+    /// Microseconds through a tunnel that has a server for itself, at the same time.
+    AloneConnectP50,
+    /// On the path.
+    Path(path::Figure),
 }
 
 impl Figure {
@@ -152,10 +206,22 @@ impl Figure {
         let mut all: Vec<_> =
             Bulk::ALL.into_iter().flat_map(|bulk| [Self::Rate(bulk), Self::Cpu(bulk)]).collect();
         all.extend([Self::PingP50, Self::PingP99, Self::ConnectP50, Self::ConnectP99, Self::Workers]);
+        all.extend([false, true].map(|up| Self::Fairness { up }));
+        all.extend([Self::QuietP99, Self::BesideBusyP99]);
         all.extend(
             [Self::Idle, Self::PerConnection, Self::AfterConnections].iter().flat_map(|of| sides.map(of)),
         );
         all.extend([Self::NoTunnels, Self::PerTunnel, Self::AfterTunnels, Self::Packets]);
+        all.extend([
+            Self::ManyStayed,
+            Self::ManyCpu,
+            Self::ManyMemory,
+            Self::ManyPingP50,
+            Self::ManyConnectP50,
+            Self::AlonePingP50,
+            Self::AloneConnectP50,
+        ]);
+        all.extend(path::Figure::all().map(Self::Path));
         all
     }
 
@@ -172,6 +238,10 @@ impl Figure {
             Self::ConnectP50 => "connect p50",
             Self::ConnectP99 => "connect p99",
             Self::Workers => "connect-64",
+            Self::Fairness { up: false } => "fair-64-down, Jain",
+            Self::Fairness { up: true } => "fair-64-up, Jain",
+            Self::QuietP99 => "quiet p99, alone",
+            Self::BesideBusyP99 => "quiet p99, beside busy",
             Self::Idle(Side::Server) => "idle server",
             Self::Idle(Side::Client) => "idle client",
             Self::PerConnection(Side::Server) => "per connection, server",
@@ -182,6 +252,14 @@ impl Figure {
             Self::PerTunnel => "per tunnel, server",
             Self::AfterTunnels => "after tunnels, server",
             Self::Packets => "packets of a tunnel",
+            Self::ManyStayed => "ten thousand, stayed",
+            Self::ManyCpu => "ten thousand, CPU",
+            Self::ManyMemory => "ten thousand, each",
+            Self::ManyPingP50 => "ten thousand, ping p50",
+            Self::ManyConnectP50 => "ten thousand, conn. p50",
+            Self::AlonePingP50 => "one beside them, ping p50",
+            Self::AloneConnectP50 => "one beside them, conn. p50",
+            Self::Path(figure) => figure.name(),
         }
     }
 
@@ -191,15 +269,23 @@ impl Figure {
             Self::Rate(_) => "MB/s",
             Self::Cpu(_) => "s/GiB",
             Self::PingP50 | Self::PingP99 | Self::ConnectP50 | Self::ConnectP99 => "µs",
+            Self::QuietP99 | Self::BesideBusyP99 | Self::ManyPingP50 | Self::ManyConnectP50 => "µs",
+            Self::AlonePingP50 | Self::AloneConnectP50 => "µs",
+            Self::Fairness { .. } | Self::ManyStayed => "",
+            Self::ManyCpu => "%",
             Self::Workers => "/s",
             Self::Packets => "/min",
+            Self::Path(figure) => figure.unit(),
             _ => "KiB",
         }
     }
 
     /// Whether more is better.
     pub fn more_is_better(self) -> bool {
-        matches!(self, Self::Rate(_) | Self::Workers)
+        match self {
+            Self::Path(figure) => figure.more_is_better(),
+            _ => matches!(self, Self::Rate(_) | Self::Workers | Self::Fairness { .. } | Self::ManyStayed),
+        }
     }
 }
 

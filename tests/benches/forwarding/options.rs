@@ -6,7 +6,9 @@ use std::time::Duration;
 use clap::Parser;
 
 use crate::measure::Measure;
+use crate::path;
 use crate::place::Where;
+use crate::steady::Window;
 use crate::system::System;
 
 /// What forwarding costs: direct TCP, a plain relay, raw quinn and snocat, side by side
@@ -20,10 +22,14 @@ Examples:
   cargo bench -p snocat-tests --bench forwarding -- --only direct/bulk --only snocat/bulk --place loopback
 
 Systems:  direct, relay, quinn, snocat, snocat-smol
-Measures: bulk-1-down, bulk-1-up, bulk-8-down, bulk-8-up, ping-pong, connect, connect-64, memory, tunnels"
+Measures: bulk-1-down, bulk-1-up, bulk-8-down, bulk-8-up, ping-pong, connect, connect-64,
+          fair-64-down, fair-64-up, quiet, memory, tunnels
+          ten-thousand, only if it is asked for
+On paths: first-byte, goodput-1-down, goodput-1-up, goodput-8-down, goodput-8-up,
+          neighbour-down, neighbour-up, pair-down, pair-up"
 )]
 pub struct Options {
-    /// Two minutes at most: two rounds of shorter measures, and no counting of packets
+    /// Two minutes at most: two rounds of shorter measures, no counting of packets; neighbours and paths only if asked for
     #[arg(long)]
     pub short: bool,
 
@@ -31,7 +37,7 @@ pub struct Options {
     #[arg(long)]
     pub json: bool,
 
-    /// How often everything is measured [default: 5; with --short: 2]
+    /// How often everything is measured [default: 5, with --short 2; on the paths 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     rounds: Option<u16>,
 
@@ -39,9 +45,17 @@ pub struct Options {
     #[arg(long, value_name = "SYSTEM/MEASURE")]
     only: Vec<Filter>,
 
-    /// Measure only here
+    /// Measure only here (repeatable)
     #[arg(long, value_name = "PLACE")]
-    place: Option<Where>,
+    place: Vec<Where>,
+
+    /// The congestion control of snocat's servers and clients [default: theirs]
+    #[arg(long, value_name = "NAME")]
+    pub congestion: Option<String>,
+
+    /// How long ten thousand tunnels are held
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    hold: u64,
 
     /// What `cargo bench` says to every benchmark
     #[arg(long, hide = true)]
@@ -56,20 +70,60 @@ impl Options {
 
     /// Whether this is to be measured.
     pub fn wants(&self, system: System, measure: Measure) -> bool {
+        let name = measure.name();
+        if measure.is_long() || self.short && measure.is_about_neighbours() {
+            return self.only.iter().any(|filter| filter.names_a_measure() && filter.takes(system, name));
+        }
+        self.wants_named(system, name)
+    }
+
+    /// Whether the measure of this name is to be taken.
+    pub fn wants_named(&self, system: System, measure: &str) -> bool {
         self.only.is_empty() || self.only.iter().any(|filter| filter.takes(system, measure))
     }
 
     /// Where it is to be measured.
     pub fn places(&self) -> Vec<Where> {
-        [Where::Loopback, Where::Wire]
-            .into_iter()
-            .filter(|place| self.place.is_none_or(|only| only == *place))
-            .collect()
+        let wanted = |place: &Where| match self.place.as_slice() {
+            [] => !(self.short && place.is_path()),
+            places => places.contains(place),
+        };
+        Where::ALL.into_iter().filter(wanted).collect()
+    }
+
+    /// How many rounds there are on the paths, each of which takes about 20 minutes.
+    pub fn path_rounds(&self) -> usize {
+        self.rounds.map_or(1, usize::from)
+    }
+
+    /// When the bytes of a steady transfer are counted.
+    pub fn goodput_window(&self) -> Window {
+        self.window(20)
+    }
+
+    /// The same where two share the path.
+    pub fn sharing_window(&self) -> Window {
+        self.window(30)
+    }
+
+    fn window(&self, seconds: u64) -> Window {
+        let [skip, time] = if self.short { [2, 4] } else { [5, seconds] }.map(Duration::from_secs);
+        Window { skip, time }
+    }
+
+    /// How long visitors come to the path, one after another.
+    pub fn path_latency_time(&self) -> Duration {
+        Duration::from_secs(if self.short { 3 } else { 12 })
     }
 
     /// How long a bulk transfer goes on.
     pub fn bulk_time(&self) -> Duration {
         Duration::from_millis(if self.short { 500 } else { 2000 })
+    }
+
+    /// How long ten thousand tunnels are held.
+    pub fn hold_time(&self) -> Duration {
+        Duration::from_secs(self.hold)
     }
 
     /// How long one connection, or one worker, is busy.
@@ -86,8 +140,13 @@ struct Filter {
 }
 
 impl Filter {
-    fn takes(&self, system: System, measure: Measure) -> bool {
-        self.system.is_none_or(|only| only == system) && measure.name().starts_with(&self.measure)
+    /// Whether it is more than a system.
+    fn names_a_measure(&self) -> bool {
+        !self.measure.is_empty()
+    }
+
+    fn takes(&self, system: System, measure: &str) -> bool {
+        self.system.is_none_or(|only| only == system) && measure.starts_with(&self.measure)
     }
 }
 
@@ -102,7 +161,9 @@ impl FromStr for Filter {
             name => Some(named(name).ok_or_else(|| format!("there is no system `{name}`"))?),
         };
         let measure = if measure == "*" { "" } else { measure };
-        if !Measure::ALL.iter().any(|known| known.name().starts_with(measure)) {
+        let mut known =
+            Measure::ALL.into_iter().map(Measure::name).chain(path::Measure::all().map(path::Measure::name));
+        if !known.any(|known| known.starts_with(measure)) {
             return Err(format!("no measure begins with `{measure}`"));
         }
         Ok(Self { system, measure: measure.to_owned() })

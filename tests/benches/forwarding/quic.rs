@@ -12,8 +12,9 @@ use quinn::{ClientConfig, Connection, Endpoint, RecvStream, SendStream, ServerCo
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 
 use crate::Result;
-use crate::load::{DOWN, PING_PONG, UP, say_percentiles};
+use crate::load::{DOWN, PING_PONG, STEADY_DOWN, STEADY_UP, UP, say_percentiles};
 use crate::role::{Arguments, hear, say};
+use crate::steady;
 use crate::target::{CHUNK, MESSAGE, Request};
 
 /// The name of the role. Its arguments: the IP address to listen on, where to put the certificate.
@@ -23,7 +24,7 @@ pub const CLIENT: &str = "quinn-client";
 
 const NAME: &str = "quinn.test";
 
-/// The role of the server: does what the benchmark says ("down MILLISECONDS", …) until its end.
+/// The role of the server: does what the benchmark says ("down MILLISECONDS", "steady-up WINDOW", …) until its end.
 pub fn server(arguments: &Arguments<'_>) -> Result<()> {
     let (address, path) = (arguments.get::<IpAddr>(0)?, arguments.get::<PathBuf>(1)?);
     let identity = rcgen::generate_simple_self_signed([NAME.to_owned()])?;
@@ -35,17 +36,22 @@ pub fn server(arguments: &Arguments<'_>) -> Result<()> {
         say(format_args!("listening {}", endpoint.local_addr()?))?;
         let connection = endpoint.accept().await.ok_or("the endpoint is closed")?.await?;
         while let Some(line) = tokio::task::spawn_blocking(hear).await?? {
-            let (work, milliseconds) = line.split_once(' ').ok_or("no time")?;
-            let time = Duration::from_millis(milliseconds.parse()?);
+            let (work, time) = line.split_once(' ').ok_or("no time")?;
             let (send, receive) = connection.open_bi().await?;
             // In a task, as the other end: the thread that blocks on the runtime is not one of its workers.
-            tokio::spawn(visit(work.to_owned(), time, send, receive)).await??;
+            tokio::spawn(visit(work.to_owned(), time.to_owned(), send, receive)).await??;
         }
         Ok(())
     })
 }
 
-async fn visit(work: String, time: Duration, mut send: SendStream, mut receive: RecvStream) -> Result<()> {
+async fn visit(work: String, time: String, mut send: SendStream, mut receive: RecvStream) -> Result<()> {
+    if work == STEADY_DOWN.0 || work == STEADY_UP.0 {
+        let bytes = steady::visit(work == STEADY_UP.0, time.parse()?, send, receive).await?;
+        // It has nobody to share with.
+        return say(format_args!("{bytes} 1"));
+    }
+    let time = Duration::from_millis(time.parse()?);
     let begin = Instant::now();
     let bytes = if work == DOWN.0 {
         send.write_all(&Request::Send(time).encode()).await?;
@@ -136,6 +142,14 @@ async fn answer(mut send: SendStream, mut receive: RecvStream) -> Result<()> {
             let bytes = read_to_end(&mut receive).await?;
             send.write_all(&bytes.to_be_bytes()).await?;
             send.finish()?;
+        }
+        Request::Give => steady::give(send).await?,
+        Request::Measure(window) => {
+            let bytes = steady::take(&mut receive, window).await?;
+            send.write_all(&bytes.to_be_bytes()).await?;
+            send.finish()?;
+            // Until the visitor leaves: a stream that is dropped would stop it before it has the number.
+            read_to_end(&mut receive).await?;
         }
     }
     Ok(())

@@ -11,8 +11,10 @@ use crate::system::System;
 pub struct Report {
     /// On which machine, in words.
     pub machine: Vec<String>,
-    /// Rounds that were asked for.
+    /// Rounds that were asked for on loopback and wire.
     pub rounds: usize,
+    /// Rounds that were asked for on the paths.
+    pub path_rounds: usize,
     /// Whether measures were shortened.
     pub short: bool,
     /// What was left out, and why.
@@ -72,4 +74,11 @@ pub fn median(values: &[f64]) -> f64 {
 /// The least and the greatest.
 pub fn extremes(values: &[f64]) -> [f64; 2] {
     [values.iter().copied().fold(f64::INFINITY, f64::min), values.iter().copied().fold(0.0, f64::max)]
+}
+
+/// How evenly something is shared: Jain's index, which is 1 if all get the same, and 1/n if one of n gets everything.
+pub fn jain(shares: &[f64]) -> f64 {
+    let sum: f64 = shares.iter().sum();
+    let squares: f64 = shares.iter().map(|share| share * share).sum();
+    sum * sum / (squares * shares.len() as f64)
 }

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use crate::keeper::Keeper;
 use crate::party::Party;
 use crate::place::End;
-use crate::{Result, keeper, load, quic, relay, target, tunnels};
+use crate::{Result, keeper, load, path, quic, relay, target, tunnels};
 
 /// What comes before the name of a role.
 pub const OPTION: &str = "--role";
@@ -23,6 +23,7 @@ pub fn run(arguments: &[String]) -> Result<()> {
         quic::SERVER => quic::server(&arguments),
         quic::CLIENT => quic::client(&arguments),
         load::ROLE => load::run(&arguments),
+        path::program::ROLE => path::program::run(&arguments),
         tunnels::ROLE => tunnels::run(&arguments),
         _ => Err(format!("there is no role `{name}`").into()),
     }

@@ -10,7 +10,7 @@ use crate::options::Options;
 use crate::place::{Place, Where};
 use crate::results::{Report, Results};
 use crate::system::{Running, Setup, System, age};
-use crate::{Result, traffic};
+use crate::{Result, path, ten_thousand, traffic};
 
 /// Measures all that is wanted.
 pub fn run(options: &Options) -> Result<Report> {
@@ -23,37 +23,48 @@ pub fn run(options: &Options) -> Result<Report> {
 fn measure_all(options: &Options, keeper: Keeper) -> Result<Report> {
     let mut skipped = Vec::new();
     let places = usable(options, &keeper, &mut skipped)?;
-    let setup = Setup::new(keeper)?;
+    let setup = Setup::new(keeper, options.congestion.clone())?;
     let mut machine = machine(&setup)?;
     let load = |when: &str| Ok::<_, std::io::Error>(format!("load average {when}: {}", load_average()?));
     machine.push(load("before")?);
     if options.short {
-        skipped.push("packets of idle tunnels: not in the short mode".to_owned());
+        skipped.push(
+            "neighbours and paths that are not asked for, packets of idle tunnels: not in the short mode"
+                .to_owned(),
+        );
     } else if !places.contains(&Where::Wire) {
         skipped.push("packets of idle tunnels: they are counted on the wire".to_owned());
     }
     let mut results = Results::default();
     for round in 0..options.rounds() {
-        for place in &places {
+        for place in places.iter().filter(|place| !place.is_path()) {
             one_round(round, *place, options, &setup, &mut results)?;
         }
         idle(round, &places, options, &setup, &mut results)?;
     }
+    for round in 0..options.path_rounds() {
+        for place in places.iter().filter(|place| place.is_path()) {
+            path::round(round, *place, options, &setup, &mut results)?;
+        }
+    }
     machine.push(load("after")?);
-    Ok(Report { machine, rounds: options.rounds(), short: options.short, skipped, results })
+    let (rounds, path_rounds) = (options.rounds(), options.path_rounds());
+    Ok(Report { machine, rounds, path_rounds, short: options.short, skipped, results })
 }
 
 /// The wanted places that this machine allows.
 fn usable(options: &Options, keeper: &Keeper, skipped: &mut Vec<String>) -> Result<Vec<Where>> {
-    let mut places = options.places();
-    if places.contains(&Where::Wire)
-        && let Err(error) = Place::new(Where::Wire, keeper)
-    {
-        if places == [Where::Wire] {
-            return Err(error);
+    let wanted = options.places();
+    let mut places = Vec::new();
+    for place in &wanted {
+        match Place::new(*place, keeper) {
+            Ok(_) => places.push(*place),
+            Err(error) if wanted.len() == 1 => return Err(error),
+            Err(error) => {
+                skipped
+                    .push(format!("the {}, which needs root and network namespaces: {error}", place.name()));
+            }
         }
-        skipped.push(format!("the wire of MTU 1,500, which needs root and network namespaces: {error}"));
-        places.retain(|place| *place != Where::Wire);
     }
     Ok(places)
 }
@@ -122,13 +133,21 @@ fn idle(
             results.add(Where::Loopback, system, figures);
         }
     }
+    let kind = [Where::Wire, Where::Loopback].into_iter().find(|kind| places.contains(kind));
+    let Some(kind) = kind else { return Ok(()) };
     let systems = wanted(Measure::Tunnels);
-    let kind = places.last().copied().unwrap_or(Where::Loopback);
     if !systems.is_empty() {
         progress(round, options, kind.name(), Measure::Tunnels);
         // What a tunnel sends is a matter of timers: it is counted once.
         let packets = round == 0 && !options.short;
         for (system, figures) in memory::tunnels(&systems, kind, packets, setup)? {
+            results.add(kind, system, figures);
+        }
+    }
+    let systems = wanted(Measure::TenThousand);
+    if !systems.is_empty() && round == 0 {
+        progress(round, options, kind.name(), Measure::TenThousand);
+        for (system, figures) in ten_thousand::measure(&systems, kind, options, setup)? {
             results.add(kind, system, figures);
         }
     }

@@ -52,19 +52,20 @@ impl System {
 pub struct Setup {
     /// Cleans up, whatever happens.
     pub keeper: Keeper,
+    congestion: Option<String>,
     binaries: PathBuf,
     files: TempDir,
 }
 
 impl Setup {
     /// Makes the keys that are needed, with snocat's own commands.
-    pub fn new(keeper: Keeper) -> Result<Self> {
+    pub fn new(keeper: Keeper, congestion: Option<String>) -> Result<Self> {
         // This is `target/release/deps/forwarding-…`, and they are `target/release/snocat…`.
         let executable = std::env::current_exe()?;
         let binaries = executable.ancestors().nth(2).ok_or("this executable is in no target directory")?;
         let files = tempfile::Builder::new().prefix("snocat-bench-").tempdir()?;
         keeper.add_directory(files.path())?;
-        let setup = Self { keeper, binaries: binaries.to_owned(), files };
+        let setup = Self { keeper, congestion, binaries: binaries.to_owned(), files };
         for system in System::OURS {
             setup.binary(system)?;
         }
@@ -100,6 +101,11 @@ impl Setup {
         self.text("token")
     }
 
+    /// What ours are told about congestion.
+    fn congestion(&self) -> impl Iterator<Item = &str> {
+        self.congestion.iter().flat_map(|name| ["--congestion", name])
+    }
+
     fn text(&self, file: &str) -> String {
         self.files.path().join(file).display().to_string()
     }
@@ -117,6 +123,8 @@ pub struct Running {
     /// Its parts.
     pub client: Option<Party>,
     target: Option<Party>,
+    /// Where more clients of its server go.
+    pub driver: Option<SocketAddr>,
 }
 
 impl Running {
@@ -125,7 +133,14 @@ impl Running {
         match system {
             System::Direct => {
                 let (target, entry) = start_target(place, setup)?;
-                Ok(Self { system, entry: Some(entry), server: None, client: None, target: Some(target) })
+                Ok(Self {
+                    system,
+                    entry: Some(entry),
+                    server: None,
+                    client: None,
+                    target: Some(target),
+                    driver: None,
+                })
             }
             System::Relay => {
                 let (target, address) = start_target(place, setup)?;
@@ -146,20 +161,27 @@ impl Running {
                 let address = role::listening(&mut server)?;
                 let mut client = role::start(quic::CLIENT, &[&address, &certificate], &place.client, keeper)?;
                 client.expect("connected")?;
-                Ok(Self { system, entry: None, server: Some(server), client: Some(client), target: None })
+                Ok(Self {
+                    system,
+                    entry: None,
+                    server: Some(server),
+                    client: Some(client),
+                    target: None,
+                    driver: None,
+                })
             }
             System::Snocat | System::SnocatSmol => {
                 let (target, address) = start_target(place, setup)?;
                 let (server, driver) = start_server(system, place, setup)?;
                 let (client, entry) = start_client(system, place, setup, driver, address)?;
-                Ok(Self::of_all(system, entry, server, client, target))
+                Ok(Self { driver: Some(driver), ..Self::of_all(system, entry, server, client, target) })
             }
         }
     }
 
     fn of_all(system: System, entry: SocketAddr, server: Party, client: Party, target: Party) -> Self {
         let [server, client, target] = [server, client, target].map(Some);
-        Self { system, entry: Some(entry), server, client, target }
+        Self { system, entry: Some(entry), server, client, target, driver: None }
     }
 
     /// The two processes that are the system itself, without visitors and target.
@@ -174,28 +196,41 @@ impl Running {
     }
 }
 
-fn start_target(place: &Place, setup: &Setup) -> Result<(Party, SocketAddr)> {
+/// Starts a target; returns it with its address.
+pub fn start_target(place: &Place, setup: &Setup) -> Result<(Party, SocketAddr)> {
     let end = &place.client;
-    let mut target = role::start(target::ROLE, &[&end.address], end, &setup.keeper)?;
+    let mut target = role::start(target::ROLE, &[&end.address, &place.kind.is_path()], end, &setup.keeper)?;
     let address = role::listening(&mut target)?;
     Ok((target, address))
 }
 
 /// Starts one of our servers; returns it with the address for clients.
 pub fn start_server(system: System, place: &Place, setup: &Setup) -> Result<(Party, SocketAddr)> {
+    start_server_with(system, &ports(), place, setup)
+}
+
+/// The same with these ports for its tunnels.
+pub fn start_server_with(
+    system: System,
+    ports: &str,
+    place: &Place,
+    setup: &Setup,
+) -> Result<(Party, SocketAddr)> {
     let address = place.server.address;
     let key = setup.text("server.priv.pem");
     let mut command = place.server.command(&setup.binary(system)?);
     command
         .args(["server", "--json", "--cert", &setup.certificate(), "--key", &key])
         .args(["--token-file", &setup.token(), "--quic", &format!("{address}:0")])
-        .args(["--tcp", &address.to_string(), "--ports", &ports()]);
+        .args(["--tcp", &address.to_string(), "--ports", ports])
+        .args(setup.congestion());
     let mut server = Party::start(&format!("{} server", system.name()), &mut command, &setup.keeper)?;
     let listening = event(&mut server, "listening")?;
     Ok((server, parse(&listening["quic"])?))
 }
 
-fn start_client(
+/// Starts one of our clients; returns it with the port for its visitors.
+pub fn start_client(
     system: System,
     place: &Place,
     setup: &Setup,
@@ -205,7 +240,8 @@ fn start_client(
     let mut command = place.client.command(&setup.binary(system)?);
     command
         .args(["client", "--json", "--authority", &setup.certificate(), "--token-file", &setup.token()])
-        .args(["--driver", &driver.to_string(), "--target", &target.to_string()]);
+        .args(["--driver", &driver.to_string(), "--target", &target.to_string()])
+        .args(setup.congestion());
     let mut client = Party::start(&format!("{} client", system.name()), &mut command, &setup.keeper)?;
     event(&mut client, "tunnel-up")?;
     let bound = event(&mut client, "bound")?;

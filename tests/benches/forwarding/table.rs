@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use crate::bars::{self, Bar};
 use crate::measure::Figure;
+use crate::neighbours;
 use crate::place::Where;
 use crate::results::{Report, Results, extremes, median, ratio};
 use crate::system::System;
@@ -15,14 +16,17 @@ pub fn report(report: &Report) -> String {
         let _ = writeln!(text, "{line}");
     }
     let mode = if report.short { ", SHORT: only roughly right" } else { "" };
-    let _ = writeln!(text, "rounds: {}{mode}; median (minimum … maximum)", report.rounds);
+    let (rounds, path_rounds) = (report.rounds, report.path_rounds);
+    let _ = writeln!(text, "rounds: {rounds}, on paths {path_rounds}{mode}; median (minimum … maximum)");
     for line in &report.skipped {
         let _ = writeln!(text, "left out: {line}");
     }
-    for place in [Where::Loopback, Where::Wire] {
+    for place in Where::ALL {
         let title = match place {
             Where::Loopback => "loopback, at its natural MTU",
             Where::Wire => "wire: two network namespaces, MTU 1,500",
+            Where::Path => "path: round trip 50 ms, 300 Mbit/s, 50 ms of queue",
+            Where::LossyPath => "lossy-path: the same, 1 % of random loss in each direction",
         };
         let rows = rows(&report.results, place);
         if rows.len() > 1 {
@@ -50,10 +54,18 @@ fn rows(results: &Results, place: Where) -> Vec<Vec<String>> {
         row([figure.name(), figure.unit()], &|system| results.rounds(place, system, figure).map(range));
         let times = |ratio: f64| format!("{ratio:.2} ×");
         match figure {
-            Figure::Rate(_) | Figure::PingP50 | Figure::ConnectP50 | Figure::Workers => {
+            Figure::Rate(_)
+            | Figure::PingP50
+            | Figure::ConnectP50
+            | Figure::Workers
+            | Figure::ManyPingP50
+            | Figure::ManyConnectP50 => {
                 row(["", "of direct"], &|system| {
                     results.ratio(place, system, System::Direct, figure).map(times)
                 });
+            }
+            Figure::BesideBusyP99 => {
+                row(["", "of alone"], &|system| neighbours::raised(results, place, system).map(times));
             }
             Figure::Cpu(bulk) => {
                 // Raw quinn has one stream.

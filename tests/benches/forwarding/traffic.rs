@@ -8,7 +8,7 @@ use crate::options::Options;
 use crate::party::Party;
 use crate::place::Place;
 use crate::system::{Running, Setup};
-use crate::{Result, process, role};
+use crate::{Result, neighbours, process, role};
 
 const GIB: f64 = (1_u64 << 30) as f64;
 
@@ -22,6 +22,8 @@ pub fn measure(
 ) -> Result<Figures> {
     let result = match measure {
         Measure::Bulk(bulk) => transfer(running, bulk, options.bulk_time(), place, setup),
+        Measure::Fair { up } => neighbours::fairness(running, up, options.bulk_time(), place, setup),
+        Measure::Quiet => neighbours::quiet(running, options.latency_time(), place, setup),
         _ => latency(running, measure, options.latency_time(), place, setup),
     };
     result.map_err(|error| {
