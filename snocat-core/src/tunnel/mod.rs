@@ -273,7 +273,9 @@ impl Tunnel {
             return Some(self.now);
         }
         let own = self.deadlines.first().map(|(at, _)| *at);
-        let quic = self.connection.poll_timeout();
+        // quinn-proto rounds down how long its pacing has to wait: in a large window to nothing. Time may stand still, so it
+        // would wait for ever; and what is due now has been handled now.
+        let quic = self.connection.poll_timeout().map(|at| at.max(self.now + Duration::from_nanos(1)));
         own.into_iter().chain(quic).min()
     }
 
