@@ -17,8 +17,8 @@ use crate::runtime::Smol;
 
 /// Tasks that a thread runs without a rest before it wakes the next one. A message is over after two or three.
 const BUSY: usize = 8;
-/// Tasks without a rest before the first thread looks at the sockets. More often, and each look finds little: a
-/// transfer pays a quarter more processor time.
+/// Tasks without a rest before the first thread looks at the sockets: seldom enough that a look finds several, and often enough
+/// that a quiet tunnel does not wait for long.
 const LOOK: usize = 4 * BUSY;
 
 /// Runs tasks on `threads` threads (0 counts as 1), and `main` on the caller's, until `main` completes.

@@ -106,8 +106,8 @@ impl Tunnel {
         let order = &mut self.streams.get_mut(&id).ok_or(ReadError::Closed)?.order;
         let others = self.beyond_gaps - order.beyond_bytes;
         *wanted -= order.release(*wanted, out);
+        self.beyond_gaps = others + order.beyond_bytes;
         if order.complete {
-            self.beyond_gaps = others + order.beyond_bytes;
             return Ok(if order.beyond.is_empty() { ReadStatus::Finished } else { ReadStatus::More });
         }
         let limit = u64::from(self.limits.gap_bytes);
