@@ -40,11 +40,7 @@ use crate::signal::Stop;
 /// Does what the command line says, on the runtime `L`, and returns the exit code: 0 done, 1 failed, 2 wrong
 /// usage.
 pub fn main<L: Launch>() -> ExitCode {
-    let mut command = Arguments::command().name(L::NAME);
-    let arguments = command.try_get_matches_from_mut(std::env::args_os()).and_then(|matches| {
-        Arguments::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
-    });
-    let done = match arguments {
+    let done = match parse(L::NAME) {
         Ok(arguments) => execute::<L>(arguments),
         // `--help` and `--version`, too.
         Err(error) => error.exit(),
@@ -56,6 +52,13 @@ pub fn main<L: Launch>() -> ExitCode {
             ExitCode::from(error.code())
         }
     }
+}
+
+/// Reads the command line. What describes all commands is large, and gone when this is done.
+fn parse(name: &'static str) -> Result<Arguments, clap::Error> {
+    let mut command = Arguments::command().name(name);
+    let matches = command.try_get_matches_from_mut(std::env::args_os())?;
+    Arguments::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
 }
 
 fn execute<L: Launch>(arguments: Arguments) -> Result<(), Error> {

@@ -177,7 +177,9 @@ impl<R: Runtime> Socket<R> {
             }
             let received = {
                 let Buffers { memory, metas, .. } = &mut *buffers;
-                let mut slices = memory.each_mut().map(|buffer| IoSliceMut::new(buffer));
+                let mut parts = memory.chunks_exact_mut(BUFFER);
+                let mut slices: [_; BUFFERS] =
+                    std::array::from_fn(|_| IoSliceMut::new(parts.next().unwrap_or_default()));
                 self.io.try_receive(&mut slices, metas)
             };
             match received {
@@ -217,7 +219,8 @@ fn is_icmp(error: &io::Error) -> bool {
 
 /// What a receiving task keeps from batch to batch.
 pub(crate) struct Buffers {
-    memory: [Vec<u8>; BUFFERS],
+    /// One piece for all: so long a one is its own mapping, of which only what was used is resident.
+    memory: Vec<u8>,
     metas: [RecvMeta; BUFFERS],
     /// There is hardly more to receive: the socket is waited for before it is tried again.
     dry: bool,
@@ -225,13 +228,12 @@ pub(crate) struct Buffers {
 
 impl Buffers {
     pub(crate) fn new() -> Self {
-        let memory = std::array::from_fn(|_| vec![0; BUFFER]);
-        Self { memory, metas: [RecvMeta::default(); BUFFERS], dry: false }
+        Self { memory: vec![0; BUFFERS * BUFFER], metas: [RecvMeta::default(); BUFFERS], dry: false }
     }
 
     /// Copies each datagram into memory of its own size: a few unread bytes must not keep a whole batch alive.
     fn split(&self, count: usize, datagrams: &mut Vec<Datagram>) {
-        for (buffer, meta) in self.memory.iter().zip(&self.metas).take(count) {
+        for (buffer, meta) in self.memory.chunks_exact(BUFFER).zip(&self.metas).take(count) {
             let bytes = buffer.get(..meta.len).unwrap_or_default();
             for data in bytes.chunks(meta.stride.max(1)) {
                 datagrams.push(Datagram {
