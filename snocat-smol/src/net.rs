@@ -1,6 +1,6 @@
 //! async-io's sockets as the driver sees them.
 
-use std::io::{self, IoSlice, Write};
+use std::io::{self, IoSlice, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -55,12 +55,15 @@ impl snocat_driver::Tcp for TcpStream {
 
     #[cfg(not(unix))]
     fn try_read(&self, buffer: &mut Vec<u8>) -> io::Result<usize> {
-        use std::io::Read;
         let start = buffer.len();
         buffer.resize(buffer.capacity(), 0);
         let result = self.0.get_ref().read(buffer.get_mut(start..).unwrap_or_default());
         buffer.truncate(start + result.as_ref().map_or(0, |bytes| *bytes));
         result
+    }
+
+    fn read_at_once(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.get_ref().read(buffer)
     }
 
     fn try_write(&self, buffers: &[IoSlice<'_>]) -> io::Result<usize> {

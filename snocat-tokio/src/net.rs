@@ -1,6 +1,6 @@
 //! tokio's sockets as the driver sees them.
 
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, Read};
 use std::net::{Shutdown, SocketAddr};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -59,6 +59,10 @@ impl snocat_driver::Tcp for TcpStream {
 
     fn try_read(&self, buffer: &mut Vec<u8>) -> io::Result<usize> {
         self.0.try_read_buf(buffer)
+    }
+
+    fn read_at_once(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        (&*SockRef::from(&self.0)).read(buffer)
     }
 
     fn try_write(&self, buffers: &[IoSlice<'_>]) -> io::Result<usize> {

@@ -9,7 +9,7 @@ use snocat_driver::core::sim::{Chance, LinkConfig, Loss};
 use snocat_driver::core::{ClosedBy, Code, Limits};
 use snocat_driver::{ConnectError, Runtime, TcpListener};
 use snocat_tests::simruntime::{
-    CLIENT, Done, Forwarding, Machines, Peer, SimRuntime, World, connect_client, each_seed, simulate,
+    CLIENT, Done, Forwarding, Machines, Peer, SERVER, SimRuntime, World, connect_client, each_seed, simulate,
     start_server,
 };
 
@@ -49,6 +49,34 @@ async fn forwards(mut world: World) {
     let visitors = world.rng.below(6) + 1;
     visits(&mut world, forwarding.port, visitors, 20_000).await;
     forwarding.stop().await;
+}
+
+/// What a visitor has said when it is taken in shares a datagram with the header: the target gets both with the first.
+#[test]
+fn a_header_takes_along_what_is_there() {
+    each_seed(20, |seed| {
+        let delay = Duration::from_millis(5);
+        let link = LinkConfig { delay, ..LinkConfig::default() };
+        // Where reactors are asked each time, the visitor has written before it is taken in.
+        let (remembers_readiness, whims, tcp_piece) = (false, false, usize::MAX);
+        let machines = Machines { link, remembers_readiness, whims, tcp_piece, ..Machines::drawn(seed) };
+        simulate(seed, machines, async |world: World| {
+            let target = world.target();
+            let address = target.local_addr().unwrap();
+            let forwarding = Forwarding::start(&world.sim, address, &Limits::default()).await;
+            let runtime = world.visitors();
+            // The longest datagram is found by then.
+            runtime.sleep_until(runtime.now() + Duration::from_secs(5)).await;
+            let before = world.sim.sent(SERVER);
+            let visitor = Peer::connect(&runtime, forwarding.port).await.unwrap();
+            visitor.write_pattern(0, 64).await.unwrap();
+            let accepted = Peer::accept(&target).await;
+            assert_eq!(world.sim.sent(SERVER) - before, 1);
+            accepted.expect_pattern(0, 64).await.unwrap();
+            drop((visitor, accepted));
+            forwarding.stop().await;
+        });
+    });
 }
 
 #[test]

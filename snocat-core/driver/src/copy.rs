@@ -38,19 +38,39 @@ pub(crate) fn prepare<T: Tcp>(tcp: &T) -> io::Result<()> {
     tcp.set_nodelay()
 }
 
+/// What a connection that was just taken in has to say already. Nothing, too, if that is its end: whoever reads on learns that.
+///
+/// # Errors
+/// What has ended the connection.
+pub(crate) fn first_bytes<T: Tcp>(tcp: &T) -> io::Result<Bytes> {
+    let mut buffer = [0; MESSAGE];
+    match tcp.read_at_once(&mut buffer) {
+        Ok(count) => Ok(Bytes::copy_from_slice(buffer.get(..count).unwrap_or_default())),
+        Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+            Ok(Bytes::new())
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// Copies until both directions are over, and closes both.
 pub async fn copy<R: Runtime>(tcp: R::Tcp, stream: Stream<R>) -> End {
     if let Err(error) = prepare(&tcp) {
         tracing::debug!(%error, "the connection was over before it began");
     }
+    copy_prepared(tcp, Bytes::new(), stream).await
+}
+
+/// The same for a connection that was [prepared](prepare), of which `up` has been read already.
+pub(crate) async fn copy_prepared<R: Runtime>(tcp: R::Tcp, up: Bytes, stream: Stream<R>) -> End {
     let mut copy = Copy {
         timer: stream.tunnel().runtime().timer(),
         looking: false,
         tcp,
-        dry: false,
+        dry: (1..MESSAGE).contains(&up.len()),
         stream,
         pipe: Pipe::new(),
-        up: Bytes::new(),
+        up,
         down: VecDeque::new(),
         down_finished: false,
         end: None,

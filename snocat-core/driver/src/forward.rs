@@ -14,7 +14,7 @@ use snocat_core::open::Header;
 use snocat_core::route::RouteAddress;
 use snocat_core::{Code, Refusal};
 
-use crate::copy::{copy, prepare};
+use crate::copy::{copy_prepared, first_bytes, prepare};
 use crate::runtime::{Runtime, TcpListener};
 use crate::sync::{Waiters, lock};
 use crate::tunnel::Tunnel;
@@ -248,10 +248,11 @@ async fn until_closed<R: Runtime, T>(tunnel: &Tunnel<R>, work: impl Future<Outpu
 
 async fn forward<R: Runtime>(tcp: R::Tcp, visitor: SocketAddr, tunnel: Tunnel<R>, target: RouteAddress) {
     let header = Header { visitor: Some(visitor), ..Header::forward(target) };
-    match tunnel.open(&header).await {
+    let Ok(mut up) = first_bytes(&tcp) else { return };
+    match tunnel.open_with(&header, &mut up).await {
         Ok(stream) => {
             drop(tunnel);
-            let end = copy(tcp, stream).await;
+            let end = copy_prepared(tcp, up, stream).await;
             tracing::debug!(?end, "visitor gone");
         }
         Err(error) => tracing::debug!(%error, "no stream for a visitor"),

@@ -8,13 +8,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use snocat_core::open::Header;
 use snocat_core::route::{Family, Host, Policy, RouteAddress, Target};
 use snocat_core::{Code, Refusal};
 
-use crate::copy::{copy, prepare};
+use crate::copy::copy_prepared;
 use crate::race::{interleave, race};
-use crate::runtime::Runtime;
+use crate::runtime::{Runtime, Tcp};
 use crate::stream::Stream;
 use crate::tunnel::{Offer, OpenError, Tunnel};
 
@@ -108,7 +109,7 @@ async fn dial_and_copy<R: Runtime>(runtime: R, target: Target, offer: Offer<R>) 
         }
         Some(Ok(tcp)) => {
             if let Some(stream) = offer.accept() {
-                let end = copy(tcp, stream).await;
+                let end = copy_prepared(tcp, Bytes::new(), stream).await;
                 tracing::debug!(?end, "stream over");
             }
         }
@@ -144,7 +145,8 @@ pub async fn dial<R: Runtime>(runtime: &R, target: &Target) -> Result<R::Tcp, Re
     };
     let attempts = interleave(addresses).into_iter().map(|address| runtime.connect(address));
     let tcp = race(runtime, attempts).await.map_err(|errors| refusal(target, errors.first()))?;
-    prepare(&tcp).map_err(|error| refusal(target, Some(&error)))?;
+    // It ends with RST already, in whatever way it is closed.
+    tcp.set_nodelay().map_err(|error| refusal(target, Some(&error)))?;
     Ok(tcp)
 }
 

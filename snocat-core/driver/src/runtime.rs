@@ -164,6 +164,13 @@ pub trait Tcp: Send + Sync + 'static {
     /// `WouldBlock`, and what ends the connection.
     fn try_read(&self, buffer: &mut Vec<u8>) -> io::Result<usize>;
 
+    /// Reads what is there, whatever the runtime knows: of a connection that was just taken in it may not know yet that
+    /// there is anything. 0 is the end.
+    ///
+    /// # Errors
+    /// `WouldBlock`, and what ends the connection.
+    fn read_at_once(&self, buffer: &mut [u8]) -> io::Result<usize>;
+
     /// Tries to write from several buffers.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use bytes::Bytes;
 use snocat_core::auth::Outcome;
 use snocat_core::open::Header;
 use snocat_core::route::RouteAddress;
@@ -122,6 +123,14 @@ impl<R: Runtime> Tunnel<R> {
     /// # Errors
     /// [`OpenError`]: the tunnel has ended, or too many wait.
     pub async fn open(&self, header: &Header) -> Result<Stream<R>, OpenError> {
+        self.open_with(header, &mut Bytes::new()).await
+    }
+
+    /// The same, and writes from the front of `data`, which loses what was taken: what fits shares a datagram with the header.
+    ///
+    /// # Errors
+    /// [`OpenError`]: the tunnel has ended, or too many wait. Nothing was written.
+    pub async fn open_with(&self, header: &Header, data: &mut Bytes) -> Result<Stream<R>, OpenError> {
         poll_fn(|context| {
             self.0.cell.with(|state| {
                 if let Some(reason) = &state.closed {
@@ -130,6 +139,7 @@ impl<R: Runtime> Tunnel<R> {
                 match state.tunnel.open(state.now, header) {
                     Ok(id) => {
                         state.streams.insert(id, Slot::default());
+                        let _the_rest_is_the_callers = state.tunnel.write(state.now, id, data);
                         Poll::Ready(Ok(id))
                     }
                     Err(CoreOpenError::LimitReached) if state.open_waiters.len() >= WAITING_OPENS => {

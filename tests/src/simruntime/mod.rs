@@ -118,6 +118,13 @@ impl Simulation {
         self.shared.lock().machines.longest = longest;
     }
 
+    /// Datagrams that a host has sent.
+    pub fn sent(&self, ip: impl Into<IpAddr>) -> u64 {
+        let (state, ip) = (self.shared.lock(), ip.into());
+        let is_there = |number: &u64| state.sockets.get(number).is_some_and(|socket| socket.local.ip() == ip);
+        state.sent.iter().filter(|(number, _)| is_there(number)).map(|(_, sent)| sent).sum()
+    }
+
     /// Time since the start.
     pub fn elapsed(&self) -> Duration {
         self.shared.lock().elapsed()

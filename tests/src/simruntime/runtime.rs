@@ -157,6 +157,13 @@ impl Tcp for SimTcp {
         self.shared.lock().read_tcp(self.number, buffer)
     }
 
+    fn read_at_once(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut bytes = Vec::with_capacity(buffer.len());
+        let count = self.shared.lock().read_tcp_at_once(self.number, &mut bytes)?;
+        buffer[..count].copy_from_slice(&bytes);
+        Ok(count)
+    }
+
     fn try_write(&self, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
         self.shared.lock().write_tcp(self.number, buffers)
     }

@@ -83,6 +83,8 @@ pub(super) struct State {
     pub(super) sockets: BTreeMap<u64, Socket>,
     /// Which socket is which host of the network: one socket is one host there.
     pub(super) hosts: BTreeMap<Host, u64>,
+    /// Datagrams that each socket has sent.
+    pub(super) sent: BTreeMap<u64, u64>,
     /// The last number that was given to anything.
     numbers: u64,
     hash: u64,
@@ -108,6 +110,7 @@ impl Shared {
             timers: BTreeMap::new(),
             sockets: BTreeMap::new(),
             hosts: BTreeMap::new(),
+            sent: BTreeMap::new(),
             numbers: MAIN,
             hash: 0,
             polls: 0,

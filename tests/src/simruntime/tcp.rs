@@ -87,12 +87,19 @@ impl State {
     }
 
     pub(super) fn read_tcp(&mut self, number: u64, buffer: &mut Vec<u8>) -> io::Result<usize> {
-        let may_try = self.may_try(number, Direction::Read);
-        let most = self.piece();
-        let Some(connection) = self.tcp(number) else { return Err(io::ErrorKind::NotConnected.into()) };
-        if !may_try {
+        if !self.may_try(number, Direction::Read) {
             return Err(self.would_block(number, Direction::Read));
         }
+        self.read_tcp_at_once(number, buffer).map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => self.would_block(number, Direction::Read),
+            _ => error,
+        })
+    }
+
+    /// Reads without asking the reactor.
+    pub(super) fn read_tcp_at_once(&mut self, number: u64, buffer: &mut Vec<u8>) -> io::Result<usize> {
+        let most = self.piece();
+        let Some(connection) = self.tcp(number) else { return Err(io::ErrorKind::NotConnected.into()) };
         if !connection.inbox.is_empty() {
             let spare = buffer.capacity() - buffer.len();
             let count = connection.inbox.len().min(spare).min(most);
@@ -108,7 +115,7 @@ impl State {
         if connection.finished {
             return Ok(0);
         }
-        Err(self.would_block(number, Direction::Read))
+        Err(io::ErrorKind::WouldBlock.into())
     }
 
     /// What one operation moves at most.

@@ -108,6 +108,7 @@ impl State {
         let ecn = batch.ecn.and_then(|ecn| quic::EcnCodepoint::from_bits(ecn as u8));
         for datagram in batch.contents.chunks(size) {
             self.network.send(from, batch.destination, ecn, datagram);
+            *self.sent.entry(number).or_default() += 1;
             let is_there =
                 |number: &u64| self.sockets.get(number).is_some_and(|to| to.local == batch.destination);
             if !self.hosts.values().any(is_there) {
