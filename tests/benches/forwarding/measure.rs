@@ -126,7 +126,7 @@ impl Measure {
             (_, System::Quinn) => false,
             (Self::Memory, _) => system != System::Direct,
             (Self::Tunnels | Self::TenThousand, _) => System::OURS.contains(&system),
-            (Self::Fair { .. } | Self::Quiet, System::Relay) => false,
+            (Self::Fair { .. }, System::Relay) => false,
             _ => true,
         }
     }

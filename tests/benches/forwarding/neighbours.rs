@@ -9,7 +9,7 @@ use crate::party::Party;
 use crate::place::{Place, Where};
 use crate::results::{Results, ratio};
 use crate::steady::Window;
-use crate::system::{Running, Setup, System, start_client, start_target};
+use crate::system::{Running, Setup, System, start_client, start_relay, start_target};
 use crate::{Result, role};
 
 /// Visitors that share one tunnel.
@@ -37,16 +37,21 @@ pub fn fairness(
 
 /// What a visitor of one tunnel notices of another tunnel of the same server: without traffic in that, and with.
 ///
-/// All parties share the processors of one machine. What that does by itself is what direct TCP shows.
+/// All parties share the processors of one machine. What that does by itself is what a relay shows: its quiet visitor has hops
+/// of its own, and nothing in common with the busy ones but the machine.
 pub fn quiet(running: &Running, time: Duration, place: &Place, setup: &Setup) -> Result<Figures> {
     let busy = running.entry.ok_or("nobody visits this system")?;
     let (_target, address) = start_target(place, setup)?;
-    let (_client, quiet) = match running.driver {
-        Some(driver) => {
+    let (_parties, quiet) = match (running.system, running.driver) {
+        (_, Some(driver)) => {
             let (client, entry) = start_client(running.system, place, setup, driver, address)?;
-            (Some(client), entry)
+            (vec![client], entry)
         }
-        None => (None, address),
+        (System::Relay, None) => {
+            let (hops, entry) = start_relay(place, setup, address)?;
+            (hops.into(), entry)
+        }
+        (_, None) => (Vec::new(), address),
     };
     let ping = || visit(quiet, load::PING_PONG, &[&time.as_millis()], time, place, setup);
     let [_, alone] = ping()?;

@@ -144,13 +144,7 @@ impl Running {
             }
             System::Relay => {
                 let (target, address) = start_target(place, setup)?;
-                let hop = |end: &End, to: SocketAddr| -> Result<(Party, SocketAddr)> {
-                    let mut party = role::start(relay::ROLE, &[&end.address, &to], end, &setup.keeper)?;
-                    let address = role::listening(&mut party)?;
-                    Ok((party, address))
-                };
-                let (client, inner) = hop(&place.client, address)?;
-                let (server, entry) = hop(&place.server, inner)?;
+                let ([server, client], entry) = start_relay(place, setup, address)?;
                 Ok(Self::of_all(system, entry, server, client, target))
             }
             System::Quinn => {
@@ -202,6 +196,18 @@ pub fn start_target(place: &Place, setup: &Setup) -> Result<(Party, SocketAddr)>
     let mut target = role::start(target::ROLE, &[&end.address, &place.kind.is_path()], end, &setup.keeper)?;
     let address = role::listening(&mut target)?;
     Ok((target, address))
+}
+
+/// Starts the two hops of a plain relay to a target; returns them with the address for visitors.
+pub fn start_relay(place: &Place, setup: &Setup, target: SocketAddr) -> Result<([Party; 2], SocketAddr)> {
+    let hop = |end: &End, to: SocketAddr| -> Result<(Party, SocketAddr)> {
+        let mut party = role::start(relay::ROLE, &[&end.address, &to], end, &setup.keeper)?;
+        let address = role::listening(&mut party)?;
+        Ok((party, address))
+    };
+    let (client, inner) = hop(&place.client, target)?;
+    let (server, entry) = hop(&place.server, inner)?;
+    Ok(([server, client], entry))
 }
 
 /// Starts one of our servers; returns it with the address for clients.
