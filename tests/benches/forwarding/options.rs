@@ -25,7 +25,7 @@ Systems:  direct, relay, quinn, snocat, snocat-smol
 Measures: bulk-1-down, bulk-1-up, bulk-8-down, bulk-8-up, ping-pong, connect, connect-64,
           fair-64-down, fair-64-up, quiet, memory, tunnels
           ten-thousand, only if it is asked for
-On paths: first-byte, goodput-1-down, goodput-1-up, goodput-8-down, goodput-8-up,
+On paths: first-byte, quiet, goodput-1-down, goodput-1-up, goodput-8-down, goodput-8-up,
           neighbour-down, neighbour-up, pair-down, pair-up"
 )]
 pub struct Options {

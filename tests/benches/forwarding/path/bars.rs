@@ -1,10 +1,10 @@
-//! The bars for bad networks (issue 5, bars 8 to 11), held against what was measured.
+//! The bars for bad networks (issue 5, bars 6 and 8 to 11), held against what was measured.
 
 use super::measures::{Direction, Figure};
 use crate::bars::Bar;
 use crate::measure::{self, Bulk};
 use crate::place::Where;
-use crate::results::Results;
+use crate::results::{Results, ratio};
 use crate::system::System;
 
 /// All of a system for which there are figures.
@@ -22,7 +22,7 @@ pub fn all(results: &Results, system: System) -> Vec<Bar> {
             at_least: true,
         })
     };
-    let mut bars = vec![first_byte(results, system)];
+    let mut bars = vec![quiet(results, system), first_byte(results, system)];
     bars.extend(Bulk::ALL.map(|bulk| at_least(9, Where::Path, Figure::Goodput(bulk), 0.90)));
     bars.extend(Bulk::ALL.map(|bulk| at_least(10, Where::LossyPath, Figure::Goodput(bulk), 0.75)));
     for way in [Direction::Down, Direction::Up] {
@@ -31,6 +31,21 @@ pub fn all(results: &Results, system: System) -> Vec<Bar> {
         bars.push(at_least(11, Where::Path, Figure::Jain(way), 0.90));
     }
     bars.into_iter().flatten().collect()
+}
+
+/// 6: where the network is what there is too little of, a busy tunnel leaves another alone.
+fn quiet(results: &Results, system: System) -> Option<Bar> {
+    let of = |busy| results.rounds(Where::Path, system, measure::Figure::Path(Figure::QuietP99 { busy }));
+    Some(Bar {
+        number: 6,
+        what: format!("path, {}", Figure::QuietP99 { busy: true }.name()),
+        system,
+        figure: ratio(of(true)?, of(false)?),
+        bar: 3.0,
+        aim: None,
+        unit: "× alone",
+        at_least: false,
+    })
 }
 
 /// 8: the first byte comes after one round trip of the path, and 5 ms.

@@ -9,6 +9,8 @@ use crate::system::System;
 pub enum Measure {
     /// How long a new visitor waits.
     FirstByte,
+    /// What a busy tunnel does to a quiet one of the same server.
+    Quiet,
     /// How much of the bottleneck is used.
     Goodput(Bulk),
     /// Beside one TCP connection in the same direction.
@@ -38,7 +40,7 @@ impl Direction {
 impl Measure {
     /// All of them.
     pub fn all() -> impl Iterator<Item = Self> {
-        let one = [Self::FirstByte].into_iter();
+        let one = [Self::FirstByte, Self::Quiet].into_iter();
         let goodput = Bulk::ALL.map(Self::Goodput);
         let [neighbour, pair] = [Self::Neighbour, Self::Pair].map(|of| Direction::BOTH.map(of));
         one.chain(goodput).chain(neighbour).chain(pair)
@@ -48,6 +50,7 @@ impl Measure {
     pub fn name(self) -> &'static str {
         match self {
             Self::FirstByte => "first-byte",
+            Self::Quiet => "quiet",
             Self::Goodput(Bulk { visitors: 1, up: false }) => "goodput-1-down",
             Self::Goodput(Bulk { visitors: 1, up: true }) => "goodput-1-up",
             Self::Goodput(Bulk { up: false, .. }) => "goodput-8-down",
@@ -82,6 +85,8 @@ pub enum Figure {
     FirstP50,
     /// The same.
     FirstP99,
+    /// Milliseconds of a quiet visitor's message there and back, p99: alone, and beside a busy tunnel.
+    QuietP99 { busy: bool },
     /// What arrives, as a share of the bottleneck.
     Goodput(Bulk),
     /// The same, beside one TCP connection.
@@ -108,10 +113,11 @@ impl Figure {
     /// All of them, in the order of tables.
     pub fn all() -> impl Iterator<Item = Self> {
         let first = [Self::RoundTrip, Self::FirstP50, Self::FirstP99].into_iter();
+        let quiet = [false, true].map(|busy| Self::QuietP99 { busy });
         let shares = Direction::BOTH.into_iter().flat_map(|way| [Self::Beside(way), Self::Tcp(way)]);
         let pairs = Direction::BOTH.into_iter().flat_map(|way| [Self::Both(way), Self::Jain(way)]);
         let conditions = [Self::Late, Self::Latest, Self::Overflowed, Self::Lost, Self::Strays];
-        first.chain(Bulk::ALL.map(Self::Goodput)).chain(shares).chain(pairs).chain(conditions)
+        first.chain(quiet).chain(Bulk::ALL.map(Self::Goodput)).chain(shares).chain(pairs).chain(conditions)
     }
 
     /// Its name.
@@ -120,6 +126,8 @@ impl Figure {
             Self::RoundTrip => "round trip",
             Self::FirstP50 => "first byte p50",
             Self::FirstP99 => "first byte p99",
+            Self::QuietP99 { busy: false } => "quiet p99, alone",
+            Self::QuietP99 { busy: true } => "quiet p99, beside busy",
             Self::Goodput(bulk) => Measure::Goodput(bulk).name(),
             Self::Beside(way) => Measure::Neighbour(way).name(),
             Self::Tcp(Direction::Down) => "neighbour-down, TCP",
@@ -138,7 +146,7 @@ impl Figure {
     /// Its unit.
     pub fn unit(self) -> &'static str {
         match self {
-            Self::RoundTrip | Self::FirstP50 | Self::FirstP99 | Self::Latest => "ms",
+            Self::RoundTrip | Self::FirstP50 | Self::FirstP99 | Self::QuietP99 { .. } | Self::Latest => "ms",
             Self::Goodput(_) | Self::Beside(_) | Self::Tcp(_) | Self::Both(_) => "× path",
             Self::Jain(_) | Self::Strays => "",
             Self::Late | Self::Overflowed | Self::Lost => "%",

@@ -9,6 +9,7 @@ use super::{Conditions, RATE};
 use crate::Result;
 use crate::load::{self, Work};
 use crate::measure::{self, Bulk};
+use crate::neighbours;
 use crate::options::Options;
 use crate::party::Party;
 use crate::place::{Place, Where};
@@ -78,10 +79,11 @@ fn take(system: System, measure: Measure, options: &Options, place: &Place, setu
     match measure {
         Measure::Neighbour(_) => running.push(Running::start(System::Direct, place, setup)?),
         Measure::Pair(_) => running.push(Running::start(system, place, setup)?),
-        Measure::FirstByte | Measure::Goodput(_) => {}
+        Measure::FirstByte | Measure::Quiet | Measure::Goodput(_) => {}
     }
     let found = match measure {
         Measure::FirstByte => first_byte(&mut running, options.path_latency_time(), place, setup),
+        Measure::Quiet => quiet(&running, options.path_latency_time(), place, setup),
         Measure::Goodput(bulk) => steady(&mut running, bulk, options.goodput_window(), place, setup)
             .map(|shares| shares.into_iter().map(|share| (Figure::Goodput(bulk), share)).collect()),
         Measure::Neighbour(way) => side_by_side(&mut running, way, options, place, setup)
@@ -112,6 +114,13 @@ fn first_byte(running: &mut [Running], time: Duration, place: &Place, setup: &Se
         found.push((Figure::RoundTrip, p50));
     }
     Ok(found)
+}
+
+fn quiet(running: &[Running], time: Duration, place: &Place, setup: &Setup) -> Result<Found> {
+    let [running] = running else { return Err("one system".into()) };
+    let figures = neighbours::quiet(running, time, place, setup)?;
+    let found = figures.into_iter().zip([false, true]);
+    Ok(found.map(|((_, microseconds), busy)| (Figure::QuietP99 { busy }, microseconds / 1e3)).collect())
 }
 
 fn side_by_side(
