@@ -67,6 +67,7 @@ pub(crate) async fn copy_prepared<R: Runtime>(tcp: R::Tcp, up: Bytes, stream: St
         timer: stream.tunnel().runtime().timer(),
         looking: false,
         tcp,
+        // As behind any other short read.
         dry: (1..MESSAGE).contains(&up.len()),
         stream,
         pipe: Pipe::new(),
