@@ -14,6 +14,8 @@ pub mod keys;
 pub mod launch;
 pub mod limits;
 pub mod log;
+#[cfg(all(target_os = "linux", target_env = "gnu", target_arch = "x86_64"))]
+mod memory;
 pub mod methods;
 pub mod offer;
 pub mod output;

@@ -3,6 +3,8 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
+#[cfg(all(target_os = "linux", target_env = "gnu", target_arch = "x86_64"))]
+use crate::program::Program;
 use crate::program::{Keys, binaries, binary, mode, run};
 
 #[test]
@@ -205,4 +207,18 @@ fn key_pairs() {
     let again = run(binary(), ["keygen", at, "--force"]);
     assert_eq!(again.code, Some(0), "{again:?}");
     assert_ne!(again.stdout, made.stdout);
+}
+
+#[cfg(all(target_os = "linux", target_env = "gnu", target_arch = "x86_64"))]
+#[test]
+fn the_allocator_was_compiled_as_this_project_wants_it() {
+    for binary in binaries() {
+        let mut command = std::process::Command::new(binary);
+        let ended =
+            Program::spawn(command.arg("--version").env("_RJEM_MALLOC_CONF", "confirm_conf:true")).end();
+        for set in ["background_thread:true", "narenas:1", "dirty_decay_ms:2000", "tcache_nslots_small_max:8"]
+        {
+            assert!(ended.stderr.contains(&format!("Set conf value: {set}\n")), "{set}: {ended:?}");
+        }
+    }
 }
