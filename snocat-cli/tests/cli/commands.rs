@@ -2,10 +2,9 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 
-#[cfg(all(target_os = "linux", target_env = "gnu", target_arch = "x86_64"))]
-use crate::program::Program;
-use crate::program::{Keys, binaries, binary, mode, run};
+use crate::program::{Keys, Program, binaries, binary, mode, run};
 
 #[test]
 fn help_and_version_go_to_stdout() {
@@ -209,11 +208,14 @@ fn key_pairs() {
     assert_ne!(again.stdout, made.stdout);
 }
 
-#[cfg(all(target_os = "linux", target_env = "gnu", target_arch = "x86_64"))]
 #[test]
+#[cfg_attr(
+    not(all(target_os = "linux", target_env = "gnu", target_arch = "x86_64")),
+    ignore = "the system's allocator is used here"
+)]
 fn the_allocator_was_compiled_as_this_project_wants_it() {
     for binary in binaries() {
-        let mut command = std::process::Command::new(binary);
+        let mut command = Command::new(binary);
         let ended =
             Program::spawn(command.arg("--version").env("_RJEM_MALLOC_CONF", "confirm_conf:true")).end();
         for set in ["background_thread:true", "narenas:1", "dirty_decay_ms:2000", "tcache_nslots_small_max:8"]
