@@ -95,12 +95,13 @@ fn line(line: &str) -> Result<Said<TokenKey, [u8; 8]>, String> {
     if name.is_some() && options.identity.is_some() {
         return Err("it has a name and the option identity, which say the same".to_owned());
     }
-    let identity = name.or_else(|| options.identity.clone());
-    let grant = options.grant(identity.as_deref());
+    let grant = options.grant();
+    let identity = name.or(options.identity);
     let secret = decode(secret).ok_or("the secret is not base64url without padding")?;
     let secret = TokenSecret::new(secret).map_err(|error| error.to_string())?;
     let id = secret.key_id();
-    Ok(Said { id, expires: options.expires, credential: TokenKey { identity, grant, secret } })
+    let credential = TokenKey { identity: identity.clone(), grant, secret };
+    Ok(Said { id, identity, expires: options.expires, credential })
 }
 
 /// What the text of a secret means. What is decoded before a slip is wiped.
@@ -130,7 +131,7 @@ mod tests {
         let keys = parse(text.as_bytes()).unwrap();
         let names: Vec<_> = keys.iter().map(|key| key.identity.as_deref()).collect();
         assert_eq!(names, [Some("alice"), None]);
-        assert_eq!((&keys[0].grant, &keys[1].grant), (&Grant::to("alice"), &Grant::default()));
+        assert_eq!((&keys[0].grant, &keys[1].grant), (&Grant::default(), &Grant::default()));
         assert_eq!(parse(format!("\u{feff}{A}").as_bytes()).unwrap().len(), 1, "a byte order mark");
         assert!(parse(b"").unwrap().is_empty());
         assert!(parse(b"# nothing\n").unwrap().is_empty());
@@ -143,9 +144,9 @@ mod tests {
             (r#"names="web-*""#, "alice:", Some("alice"), only("web-*")),
             (r#"names="web-*""#, "", None, only("web-*")),
             (r#"identity="al ice""#, "", Some("al ice"), Names::Unreserved),
-            (r#"identity="alice""#, "", Some("alice"), only("alice")),
+            (r#"identity="alice""#, "", Some("alice"), Names::Unreserved),
             (r#"ports="80""#, "", None, Names::Unreserved),
-            (r#"ports="80""#, "alice : ", Some("alice"), only("alice")),
+            (r#"ports="80""#, "alice : ", Some("alice"), Names::Unreserved),
         ] {
             let text = format!("{options} \t{name}{A}\r\n");
             let key = parse(text.as_bytes()).unwrap().pop().unwrap();

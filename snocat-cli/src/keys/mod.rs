@@ -33,6 +33,8 @@ struct Entry<T> {
 pub(crate) struct Said<T, I> {
     /// By what it is known that two lines mean the same credential.
     pub(crate) id: I,
+    /// Whose it is, if the line says so.
+    pub(crate) identity: Option<String>,
     /// From then on it is not valid any more.
     pub(crate) expires: Option<SystemTime>,
     /// The credential.
@@ -43,6 +45,8 @@ impl<T: Clone> KeyFile<T> {
     /// Takes the file's contents line by line, with `read` for each that is neither blank nor a `#` comment. `form`
     /// tells what a line looks like.
     ///
+    /// Lines that say the same identity are logged: that may be meant, as while a key is replaced by another.
+    ///
     /// # Errors
     /// A line is wrong, or is there twice.
     pub(crate) fn parse<I: Ord>(
@@ -51,9 +55,16 @@ impl<T: Clone> KeyFile<T> {
         form: &str,
         read: impl Fn(&str) -> Result<Said<T, I>, String>,
     ) -> Result<Self, Error> {
-        let entries = parse(contents, read).map_err(|(line, what)| {
+        let Parsed { entries, shared } = parse(contents, read).map_err(|(line, what)| {
             Error::failed(format_args!("{}, line {line}: {what}", path.display()), form)
         })?;
+        for (first, second) in shared {
+            tracing::warn!(
+                file = %path.display(),
+                "lines {first} and {second} have the same identity: a tunnel of one replaces a tunnel of the other that \
+                 has the same name"
+            );
+        }
         Ok(Self { path: path.to_owned(), entries })
     }
 
@@ -94,15 +105,23 @@ impl<T: Clone> KeyFile<T> {
     }
 }
 
-/// The entries, or the number of the line that is wrong and what is wrong with it.
+/// What a file says.
+struct Parsed<T> {
+    entries: Vec<Entry<T>>,
+    /// The numbers of lines that say the same identity: of the first of them, and of each further one.
+    shared: Vec<(usize, usize)>,
+}
+
+/// What the file says, or the number of the line that is wrong and what is wrong with it.
 fn parse<T, I: Ord>(
     contents: &[u8],
     read: impl Fn(&str) -> Result<Said<T, I>, String>,
-) -> Result<Vec<Entry<T>>, (usize, String)> {
+) -> Result<Parsed<T>, (usize, String)> {
     // Some editors put a byte order mark there, which nobody sees.
     let contents = contents.strip_prefix(b"\xef\xbb\xbf").unwrap_or(contents);
-    let mut entries = Vec::new();
+    let mut parsed = Parsed { entries: Vec::new(), shared: Vec::new() };
     let mut seen = BTreeMap::new();
+    let mut holders = BTreeMap::new();
     for (number, line) in (1..).zip(contents.split(|byte| *byte == b'\n')) {
         let wrong = |what: &str| (number, what.to_owned());
         let line = str::from_utf8(line).map_err(|_| wrong("this is not UTF-8 text"))?.trim();
@@ -112,13 +131,19 @@ fn parse<T, I: Ord>(
         if line.contains(|character: char| character.is_control() && character != '\t') {
             return Err(wrong("there is a control character in it"));
         }
-        let Said { id, expires, credential } = read(line).map_err(|what| (number, what))?;
+        let Said { id, identity, expires, credential } = read(line).map_err(|what| (number, what))?;
         if let Some(first) = seen.insert(id, number) {
             return Err((number, format!("this is the key of line {first} again")));
         }
-        entries.push(Entry { line: number, expires, credential });
+        if let Some(identity) = identity {
+            let first = *holders.entry(identity).or_insert(number);
+            if first != number {
+                parsed.shared.push((first, number));
+            }
+        }
+        parsed.entries.push(Entry { line: number, expires, credential });
     }
-    Ok(entries)
+    Ok(parsed)
 }
 
 #[cfg(test)]
@@ -138,8 +163,18 @@ mod tests {
                 return Err("it is wrong".to_owned());
             }
             let expires = expires.parse().ok().map(at);
-            Ok(Said { id: name.to_owned(), expires, credential: name.to_owned() })
+            Ok(Said { id: name.to_owned(), identity: None, expires, credential: name.to_owned() })
         })
+    }
+
+    #[test]
+    fn lines_of_one_identity_are_found() {
+        let parsed = parse(b"a alice\nb bob\n\nc alice\nd\ne alice", |line| {
+            let (id, identity) = line.split_once(' ').unzip();
+            let id = id.unwrap_or(line).to_owned();
+            Ok(Said { id, identity: identity.map(str::to_owned), expires: None, credential: () })
+        });
+        assert_eq!(parsed.ok().unwrap().shared, [(1, 4), (1, 6)]);
     }
 
     #[test]

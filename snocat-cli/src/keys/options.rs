@@ -70,11 +70,10 @@ impl Options {
         }
     }
 
-    /// What a credential of `identity` is granted.
-    pub fn grant(&self, identity: Option<&str>) -> Grant {
-        let Grant { names, .. } = identity.map(Grant::to).unwrap_or_default();
+    /// What the credential allows. Only options restrict it: an identity says whose it is, and nothing more.
+    pub fn grant(&self) -> Grant {
         Grant {
-            names: self.names.clone().map_or(names, Names::Only),
+            names: self.names.clone().map_or(Names::Unreserved, Names::Only),
             ports: self.ports.clone(),
             sources: self.sources.clone(),
         }
@@ -226,23 +225,18 @@ mod tests {
             ["192.0.2.0/24", "2001:db8::/32", "198.51.100.7/32", "::1/128"]
         );
         assert_eq!(read.expires, at(1_801_440_000));
-        let grant = read.grant(Some("alice"));
-        assert_eq!(
-            (grant.names, grant.ports, grant.sources),
-            (Names::Only(names), read.ports, read.sources),
-            "names that are given count more than the identity"
-        );
+        let grant = read.grant();
+        assert_eq!((grant.names, grant.ports, grant.sources), (Names::Only(names), read.ports, read.sources));
     }
 
     #[test]
-    fn without_options_there_is_what_the_identity_grants() {
+    fn nothing_but_an_option_restricts() {
         for line in ["KEY", "ssh-ed25519 AAAA a=b,c", "alice:KEY", "# a", "KEY=", "KEY=="] {
             assert_eq!(Options::split(line).unwrap(), (Options::default(), line));
         }
-        assert_eq!(Options::default().grant(Some("alice")), Grant::to("alice"));
-        assert_eq!(Options::default().grant(Some("al ice")), Grant::default());
-        assert_eq!(Options::default().grant(None), Grant::default());
-        assert_eq!(options(r#"ports="1""#).grant(Some("alice")).names, Grant::to("alice").names);
+        assert_eq!(Options::default().grant(), Grant::default());
+        assert_eq!(options(r#"identity="alice""#).grant(), Grant::default());
+        assert_eq!(options(r#"identity="alice",ports="1""#).grant().names, Names::Unreserved);
     }
 
     #[test]

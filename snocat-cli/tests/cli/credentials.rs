@@ -32,12 +32,12 @@ fn text(path: PathBuf) -> String {
     path.to_str().unwrap().to_owned()
 }
 
-/// Makes a key pair; the line of its public key.
+/// Makes a key pair; its line for the server's file, as of the identity `name`.
 fn keygen(keys: &Keys, name: &str) -> String {
     let path = text(keys.at(name));
     let ended = run(binary(), ["keygen", &path, "--comment", name]);
     assert_eq!(ended.code, Some(0), "{ended:?}");
-    fs::read_to_string(format!("{path}.pub")).unwrap()
+    format!("identity=\"{name}\" {}", fs::read_to_string(format!("{path}.pub")).unwrap())
 }
 
 /// A server that lets in who is in these files, whatever the neighbours use.
@@ -62,7 +62,7 @@ fn keys_are_authorized_and_withdrawn() {
         let keys = Keys::new();
         let [alice, bob] = ["alice", "bob"].map(|name| keygen(&keys, name));
         let list = keys.at("authorized");
-        write(&list, &format!("# both\nnames=\"web,web-*\" {alice}{bob}"));
+        write(&list, &format!("# both\nnames=\"web,web-*\",{alice}{bob}"));
         let (mut server, driver) = server(&keys, binary, &["--authorized-keys", &text(list.clone())]);
         let identity = |name| text(keys.at(name));
 
@@ -163,7 +163,7 @@ fn a_credential_that_expires_ends_its_tunnel() {
     let list = keys.at("authorized");
     let expires = SystemTime::now() + Duration::from_secs(4);
     let expires = OffsetDateTime::from(expires).format(&Rfc3339).unwrap();
-    write(&list, &format!("expires=\"{expires}\" {alice}"));
+    write(&list, &format!("expires=\"{expires}\",{alice}"));
     let (_server, driver) = server(&keys, binary(), &["--authorized-keys", &text(list)]);
     let identity = text(keys.at("alice"));
     let mut tunnel = client(&keys, binary(), driver, &["--identity", &identity]);

@@ -137,9 +137,16 @@ impl<R: Runtime> TunnelTable<R> {
 }
 
 impl<R: Runtime> State<R> {
-    /// A name for who asks for none.
+    /// A name for a peer that asks for none: one that its credential lists, else its identity if that can be a name and is
+    /// free, else a generated one.
     fn choose(&mut self, claim: &Claim, config: &ListeningConfig) -> Result<TunnelName, Refusal> {
         let grant = &claim.proven.grant;
+        if grant.names == Granted::Unreserved
+            && let Some(name) = self.identity_as_name(claim)
+            && config.allows_name(grant, &name)
+        {
+            return Ok(name);
+        }
         let start = match (&grant.names, grant.names.suggest()) {
             (_, Some(Suggestion::Name(name))) => return Ok(name),
             (_, Some(Suggestion::Start(start))) if !start.is_empty() => start,
@@ -163,6 +170,14 @@ impl<R: Runtime> State<R> {
             owned += 1;
         }
         Err(Refusal::new(Code::NAME_REFUSED, format!("names that begin with `{start}` belong to somebody")))
+    }
+
+    /// The peer's identity, unless a tunnel of another identity has it as its name.
+    fn identity_as_name(&self, claim: &Claim) -> Option<TunnelName> {
+        let identity = claim.proven.identity.as_deref()?;
+        let name = identity.parse::<TunnelName>().ok()?;
+        let holder = self.names.get(name.as_str()).and_then(|id| self.entries.get(id));
+        holder.is_none_or(|holder| holder.identity.as_deref() == Some(identity)).then_some(name)
     }
 }
 
