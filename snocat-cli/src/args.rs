@@ -57,9 +57,10 @@ Exit codes:
 /// What may stand before a key or a secret in a server's file.
 const KEY_OPTIONS: &str = "\
 In the server's file options may stand before a key, with commas between them:
-  identity=\"alice\"                  whose it is
-  names=\"web,db-*\"                  tunnel names that it allows [default: the identity, if it is one]
-  ports=\"8080,9000-9010\"            ports that it allows
+  identity=\"alice\"                  whose it is [default: the token's NAME, the key's fingerprint]
+  names=\"web,db-*\"                  tunnel names that it allows, and that nobody else may have
+                                    [default: any that no line lists]
+  ports=\"8080,9000-9010\"            ports that it allows [default: all of --ports]
   from=\"192.0.2.0/24,2001:db8::1\"   where its holder may come from
   expires=\"2027-01-31\"              its last day, UTC, or a time, such as 2027-01-31T12:00:00Z";
 
@@ -67,8 +68,9 @@ fn token_help() -> String {
     format!(
         "\
 Examples:
-  snocat token keys/tokens                   one token, for server and client
-  snocat token --name alice >> keys/tokens   one more, for somebody else
+  snocat token keys/tokens             # one token, for server and client
+  snocat token --name alice token      # one more, for somebody else's client,
+  cat token >> keys/tokens             # and for the server
 
 {KEY_OPTIONS}
 as in the line
@@ -80,12 +82,12 @@ fn keygen_help() -> String {
     format!(
         "\
 Examples:
-  snocat keygen keys/laptop --comment alice@laptop
-  cat laptop.pub >> keys/authorized                  on the server
+  snocat keygen keys/web               # on the client
+  cat web.pub >> keys/authorized       # on the server, with a copy of web.pub
 
 {KEY_OPTIONS}
 as in the line
-  names=\"web\",expires=\"2027-01-31\" ssh-ed25519 AAAAC3Nza… alice@laptop"
+  identity=\"alice\",names=\"web\",expires=\"2027-01-31\" ssh-ed25519 AAAAC3Nza… laptop"
     )
 }
 
@@ -104,7 +106,7 @@ pub enum Command {
     /// PATH.priv.pem, which stays on the server (--key). Prints the certificate's SHA-256 fingerprint.
     #[command(after_long_help = "\
 Examples:
-  snocat cert keys/server
+  snocat cert keys/local               # for a server on this machine
   snocat cert keys/server --san example.org --san 203.0.113.7 --days 90")]
     Cert(CertArgs),
 
@@ -132,8 +134,9 @@ Examples:
     /// to go.
     #[command(after_long_help = "\
 Examples:
-  snocat server --cert server.pub.pem --key server.priv.pem --token-file tokens
-  snocat server --cert server.pub.pem --key server.priv.pem --authorized-keys keys \\
+  snocat server --cert server.pub.pem --key server.priv.pem --token-file tokens \\
+      --quic 0.0.0.0:9090 --tcp 0.0.0.0
+  snocat server --cert server.pub.pem --key server.priv.pem --authorized-keys authorized \\
       --quic '[::]:9090' --tcp 0.0.0.0 --ports 20000:20999
   snocat server --cert server.pub.pem --key server.priv.pem \\
       --client-ca ca.pem --token-file tokens --auth tls-client-cert+token")]
@@ -148,9 +151,11 @@ Examples:
   snocat client --driver example.org:9090 --authority server.pub.pem \\
       --token-file token --target 127.0.0.1:3000
   snocat client --driver '[2001:db8::1]:9090' --san example.org --authority server.pub.pem \\
-      --identity keys/web --name web --port 8081 --target intranet.local:80
-  snocat client --driver 203.0.113.7:9090 --pin sha256:6f69…367d \\
-      --token-file <(pass show snocat) --target 127.0.0.1:22")]
+      --identity keys/web --name web --port 20001 --target intranet.local:80
+  snocat client --driver 203.0.113.7:9090 --pin \"$FINGERPRINT\" \\
+      --token-file <(pass show snocat) --target 127.0.0.1:22
+  snocat client --driver example.org:9090 --authority server.pub.pem \\
+      --cert alice.pem --key alice.key --token-file token --target 127.0.0.1:3000")]
     Client(ClientArgs),
 }
 
@@ -193,7 +198,7 @@ pub struct TokenArgs {
     #[arg(value_name = "PATH")]
     pub path: Option<PathBuf>,
 
-    /// Whose token it is, for the server's log
+    /// Whose token it is: its identity in the server's log and events; it restricts nothing
     #[arg(long, value_name = "NAME")]
     pub name: Option<TunnelName>,
 
@@ -211,7 +216,7 @@ pub struct KeygenArgs {
     #[arg(value_name = "PATH")]
     pub path: PathBuf,
 
-    /// Whose key it is: the identity, unless the server's file says another [default: this machine's name]
+    /// A word for people, to stand behind the public key; it decides nothing [default: this machine's name]
     #[arg(long, value_name = "TEXT", value_parser = keygen::comment)]
     pub comment: Option<String>,
 
@@ -260,7 +265,7 @@ pub struct ServerArgs {
 
     /// Let in who holds one of the tokens in this file (see `snocat token`)
     ///
-    /// A line is a secret, behind a name and a colon if it has one, and behind options if it has some. The file must
+    /// A line is a secret, behind its owner's name and a colon if it has one, and behind options if it has some. The file must
     /// be for its owner alone (mode 0600).
     #[arg(long, value_name = "FILE", help_heading = "Who is let in")]
     pub token_file: Option<PathBuf>,

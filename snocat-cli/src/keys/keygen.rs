@@ -106,7 +106,11 @@ mod tests {
         let keys = authorized::read(&public).unwrap().valid(UNIX_EPOCH);
         assert_eq!(keys.len(), 1);
         assert_eq!(keys[0].key, Ed25519Key::from_seed(&seed).public_key());
-        assert!(keys[0].identity.starts_with("SHA256:"), "the comment decides nothing: {:?}", keys[0].identity);
+        assert!(
+            keys[0].identity.starts_with("SHA256:"),
+            "the comment decides nothing: {:?}",
+            keys[0].identity
+        );
         let text = fs::read_to_string(&public).unwrap();
         assert!(text.starts_with("ssh-ed25519 ") && text.ends_with(" alice@laptop\n"), "{text}");
 

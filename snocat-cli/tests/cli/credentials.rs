@@ -13,6 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 use rcgen::{
     BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, PKCS_ED25519,
 };
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -105,6 +106,32 @@ fn keys_are_authorized_and_withdrawn() {
     }
 }
 
+#[test]
+fn an_identity_suggests_a_name_and_keeps_none_from_others() {
+    let keys = Keys::new();
+    let [alice, bob, again] = ["alice", "bob", "again"].map(|name| keygen(&keys, name));
+    let list = keys.at("authorized");
+    write(&list, &format!("{alice}{bob}{}", again.replace("again", "alice")));
+    let (server, driver) = server(&keys, binary(), &["--authorized-keys", &text(list)]);
+    let connect = |key: &str, options: &[&str]| {
+        let identity = text(keys.at(key));
+        client(&keys, binary(), driver, &[&["--identity", &identity], options].concat())
+    };
+    let mut first = connect("alice", &["--name", "bob"]);
+    assert_eq!(first.event("tunnel-up")["tunnel"], json!("bob"));
+    let mut second = connect("bob", &[]);
+    assert_eq!(
+        second.event("tunnel-up")["tunnel"],
+        json!("tunnel-1"),
+        "its identity is a name that is taken"
+    );
+    let mut third = connect("again", &[]);
+    assert_eq!(third.event("tunnel-up")["tunnel"], json!("alice"));
+    server.signal(Signal::TERM);
+    let told = server.end().stderr;
+    assert!(told.contains("lines 1 and 3 have the same identity"), "{told}");
+}
+
 /// The most descriptors that a program may have.
 fn allow_descriptors(program: &Program, most: u64) {
     use rustix::process::{Pid, Resource, Rlimit, prlimit};
@@ -189,13 +216,14 @@ fn a_token_that_is_taken_out_is_withdrawn() {
 }
 
 /// An authority for clients, and what it issues.
-struct Authority {
-    certificate: String,
+pub(crate) struct Authority {
+    /// Its certificate, PEM.
+    pub(crate) certificate: String,
     issuer: Issuer<'static, KeyPair>,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
         let mut parameters = CertificateParams::default();
         parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -203,16 +231,21 @@ impl Authority {
         Self { certificate, issuer: Issuer::new(parameters, key) }
     }
 
-    /// Writes a certificate for `name` and its key; the two paths.
-    fn issue(&self, keys: &Keys, name: &str) -> (String, String) {
+    /// A certificate for `name` and its key, PEM.
+    pub(crate) fn issue(&self, name: &str) -> (String, String) {
         let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
         let mut parameters = CertificateParams::new([name.to_owned()]).unwrap();
         parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         let certificate = parameters.signed_by(&key, &self.issuer).unwrap();
-        let paths = [keys.at(&format!("{name}.pem")), keys.at(&format!("{name}.key"))];
-        let [cert_path, key_path] = paths;
-        write(&cert_path, &certificate.pem());
-        write(&key_path, &key.serialize_pem());
+        (certificate.pem(), key.serialize_pem())
+    }
+
+    /// Writes a certificate for `name` and its key; the two paths.
+    fn issue_to(&self, keys: &Keys, name: &str) -> (String, String) {
+        let [cert_path, key_path] = [keys.at(&format!("{name}.pem")), keys.at(&format!("{name}.key"))];
+        let (certificate, key) = self.issue(name);
+        write(&cert_path, &certificate);
+        write(&key_path, &key);
         (text(cert_path), text(key_path))
     }
 }
@@ -224,8 +257,8 @@ fn certificates_of_clients_and_a_token_besides() {
         let authority = Authority::new();
         let list = keys.at("ca.pem");
         write(&list, &authority.certificate);
-        let (cert, key) = authority.issue(&keys, "alice");
-        let (foreign_cert, foreign_key) = Authority::new().issue(&keys, "alice.foreign");
+        let (cert, key) = authority.issue_to(&keys, "alice");
+        let (foreign_cert, foreign_key) = Authority::new().issue_to(&keys, "alice.foreign");
         let token = text(keys.at("token"));
 
         // A certificate is enough.

@@ -3,6 +3,8 @@
 
 mod commands;
 mod credentials;
+#[cfg(target_os = "linux")]
+mod examples;
 mod killed;
 mod program;
 #[cfg(target_os = "linux")]
