@@ -348,6 +348,7 @@ pub struct ClientArgs {
 
     /// The server's certificate, or that of the CA which issued it, PEM
     ///
+    /// A certificate that is no CA's is trusted itself, for its names and dates, and nothing that was signed with its key.
     /// Without it, the platform's roots decide whom to trust.
     #[arg(long, value_name = "FILE")]
     pub authority: Option<PathBuf>,

@@ -250,6 +250,24 @@ fn a_certificate_may_be_its_own_authority() {
 }
 
 #[test]
+fn a_certificate_that_is_no_authority_vouches_for_no_other() {
+    let own = CertifiedIssuer::self_signed(client(&["alice"]), key()).unwrap();
+    let certificate = own.der().clone();
+    let judge = ClientAuthorities::new(vec![certificate], Vec::new()).unwrap().with_clock(Clock::at(2026));
+    let issued = Authority(own).issue(&client(&["root"]));
+    assert_eq!(
+        refused(&judge, &issued),
+        "no authority that is accepted here has issued the certificate (root)"
+    );
+    // Issued by an authority that is not given, it stands for itself; in its time, and as a client.
+    let bob = Authority::new("ca").issue(&client(&["bob"]));
+    let judge =
+        |year| ClientAuthorities::new(bob.chain.clone(), Vec::new()).unwrap().with_clock(Clock::at(year));
+    assert_eq!(identity(&judge(2026), &bob), Ok("bob".to_owned()));
+    assert_eq!(refused(&judge(2045), &bob), "the certificate has expired (bob)");
+}
+
+#[test]
 fn what_a_list_revokes_is_not_accepted() {
     let ca = Authority::new("ca");
     let (alice, bob) = (ca.issue(&numbered("alice", 1)), ca.issue(&numbered("bob", 2)));

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, DnsName};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, DnsName, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
@@ -13,12 +13,14 @@ use snocat_core::Escaped;
 use snocat_core::auth::{CertificateJudge, Grant, Proven};
 use webpki::{BorrowedCertRevocationList, CertRevocationList, EndEntityCert};
 
+use super::trusted::{Exactly, Trusted, ignore_the_issuer};
 use super::{TlsError, is_authority, provider};
 
 /// The most bytes of a URI that is an identity. DNS names are never longer.
 const MAX_URI: usize = 255;
 
-/// Accepts the certificates for clients that these authorities have issued, as long as they are valid.
+/// Accepts the certificates for clients that these authorities have issued, as long as they are valid. A certificate without
+/// the CA bit is no authority: given as one, it is accepted itself, and vouches for no other.
 ///
 /// The identity is the first DNS name among the alternative names of the certificate, in lower case; without one, the
 /// first URI. What stands in the subject is none, nor is a wildcard. It is granted what [`Grant::to`] says.
@@ -26,7 +28,10 @@ const MAX_URI: usize = 255;
 /// Accepted is what webpki accepts (RFC 5280): no CA bit in the client's own certificate, name constraints, and, if
 /// there are extended key usages, that for clients among them.
 pub struct ClientAuthorities {
-    verifier: Arc<dyn ClientCertVerifier>,
+    issued: Option<Arc<dyn ClientCertVerifier>>,
+    exactly: Exactly,
+    /// Checks the dates and purposes of those that are accepted exactly.
+    listed: Option<Arc<dyn ClientCertVerifier>>,
     clock: Arc<dyn TimeProvider>,
 }
 
@@ -50,10 +55,7 @@ impl ClientAuthorities {
         authorities: Vec<CertificateDer<'static>>,
         revocation_lists: Vec<CertificateRevocationListDer<'static>>,
     ) -> Result<Self, TlsError> {
-        let mut roots = RootCertStore::empty();
-        for authority in authorities {
-            roots.add(authority).map_err(TlsError::Authority)?;
-        }
+        let Trusted { authorities, exactly } = Trusted::new(authorities)?;
         let mut scopes = BTreeSet::new();
         // One that cannot be read is found out below.
         for list in revocation_lists.iter().filter_map(|der| BorrowedCertRevocationList::from_der(der).ok()) {
@@ -63,15 +65,9 @@ impl ClientAuthorities {
                 return Err(TlsError::TwoLists);
             }
         }
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
-            .with_crls(revocation_lists)
-            .build()
-            .map_err(|error| match error {
-                VerifierBuilderError::NoRootAnchors => TlsError::NoAuthority,
-                VerifierBuilderError::InvalidCrl(error) => TlsError::RevocationList(error.into()),
-                other => TlsError::Provider(other.to_string()),
-            })?;
-        Ok(Self { verifier, clock: Arc::new(DefaultTimeProvider) })
+        let listed = verifier(exactly.as_anchors()?, Vec::new())?;
+        let issued = verifier(authorities, revocation_lists)?;
+        Ok(Self { issued, exactly, listed, clock: Arc::new(DefaultTimeProvider) })
     }
 
     /// With a clock that is not the system's.
@@ -79,6 +75,44 @@ impl ClientAuthorities {
     pub fn with_clock(self, clock: Arc<dyn TimeProvider>) -> Self {
         Self { clock, ..self }
     }
+}
+
+impl ClientAuthorities {
+    fn verify(
+        &self,
+        own: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), rustls::Error> {
+        let check = |verifier: &Option<Arc<dyn ClientCertVerifier>>, intermediates| match verifier {
+            Some(verifier) => verifier.verify_client_cert(own, intermediates, now).map(drop),
+            None => Err(CertificateError::UnknownIssuer.into()),
+        };
+        if self.exactly.contains(own) {
+            ignore_the_issuer(check(&self.listed, &[]))
+        } else {
+            check(&self.issued, intermediates)
+        }
+    }
+}
+
+/// Accepts what these authorities have issued and not revoked. `None` without authorities.
+fn verifier(
+    authorities: RootCertStore,
+    revocation_lists: Vec<CertificateRevocationListDer<'static>>,
+) -> Result<Option<Arc<dyn ClientCertVerifier>>, TlsError> {
+    if authorities.is_empty() {
+        return Ok(None);
+    }
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(authorities), provider())
+        .with_crls(revocation_lists)
+        .build()
+        .map_err(|error| match error {
+            VerifierBuilderError::NoRootAnchors => TlsError::NoAuthority,
+            VerifierBuilderError::InvalidCrl(error) => TlsError::RevocationList(error.into()),
+            other => TlsError::Provider(other.to_string()),
+        })?;
+    Ok(Some(verifier))
 }
 
 impl CertificateJudge for ClientAuthorities {
@@ -89,7 +123,7 @@ impl CertificateJudge for ClientAuthorities {
         let parsed = EndEntityCert::try_from(own).map_err(|_| "the certificate cannot be read")?;
         let name = name(&parsed);
         let now = self.clock.current_time().ok_or("what time it is, is not known")?;
-        self.verifier.verify_client_cert(own, intermediates, now).map_err(|error| {
+        self.verify(own, intermediates, now).map_err(|error| {
             let name = name.as_deref().unwrap_or("without a name");
             // That is what it calls itself. For the log, no more.
             format!("{} ({})", reason(&error), Escaped(name))

@@ -15,6 +15,7 @@ use snocat_core::ALPN;
 use snocat_core::quic::ClientCrypto;
 use snocat_core::quic::crypto::rustls::QuicClientConfig;
 
+use super::trusted::{Exactly, Trusted};
 use super::{MAX_CHAIN, MAX_CHAIN_BYTES, Shown, TlsError, bytes, certified, is_authority, provider};
 use crate::sync::lock;
 
@@ -23,7 +24,8 @@ use crate::sync::lock;
 pub enum Trust {
     /// The authorities that this machine trusts.
     Platform,
-    /// These alone: authorities, or the server's own certificate.
+    /// These alone: authorities, and certificates of servers. A certificate without the CA bit is trusted exactly as it is, for
+    /// its names and dates, and vouches for no other.
     Authorities(Vec<CertificateDer<'static>>),
     /// The holder of the certificate with this SHA-256 of its DER, whatever name, time and issuer it has.
     Pinned([u8; 32]),
@@ -125,30 +127,36 @@ impl ClientTls {
 /// Which certificates are taken.
 #[derive(Debug)]
 enum Accepted {
-    Issued(Arc<WebPkiServerVerifier>),
+    /// Those that an authority has issued, and those that are listed.
+    Trusted {
+        issued: Option<Arc<WebPkiServerVerifier>>,
+        exactly: Exactly,
+    },
     Pinned([u8; 32]),
 }
 
 impl Accepted {
     fn new(trust: Trust) -> Result<Self, TlsError> {
-        let mut roots = RootCertStore::empty();
-        match trust {
+        let (authorities, exactly) = match trust {
             Trust::Platform => {
-                let found = rustls_native_certs::load_native_certs();
-                roots.add_parsable_certificates(found.certs);
+                let mut roots = RootCertStore::empty();
+                roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+                if roots.is_empty() {
+                    return Err(TlsError::NoAuthority);
+                }
+                (roots, Exactly::default())
             }
             Trust::Authorities(certificates) => {
-                for certificate in certificates {
-                    roots.add(certificate).map_err(TlsError::Authority)?;
-                }
+                let trusted = Trusted::new(certificates)?;
+                (trusted.authorities, trusted.exactly)
             }
             Trust::Pinned(fingerprint) => return Ok(Self::Pinned(fingerprint)),
-        }
-        if roots.is_empty() {
-            return Err(TlsError::NoAuthority);
-        }
-        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider()).build();
-        Ok(Self::Issued(verifier.map_err(|error| TlsError::Provider(error.to_string()))?))
+        };
+        let issued = (!authorities.is_empty())
+            .then(|| WebPkiServerVerifier::builder_with_provider(Arc::new(authorities), provider()).build())
+            .transpose()
+            .map_err(|error| TlsError::Provider(error.to_string()))?;
+        Ok(Self::Trusted { issued, exactly })
     }
 }
 
@@ -170,9 +178,16 @@ impl ServerCertVerifier for Verifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         let verified = match &self.accepted {
-            Accepted::Issued(issued) => issued
+            Accepted::Trusted { exactly, .. } if exactly.contains(end_entity) => exactly
+                .verify_server(end_entity, server_name, now, &self.algorithms)
+                .map(|()| ServerCertVerified::assertion())
+                .map_err(|error| (problem(&error), error)),
+            Accepted::Trusted { issued: Some(issued), .. } => issued
                 .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
                 .map_err(|error| (problem(&error), error)),
+            Accepted::Trusted { issued: None, .. } => {
+                Err((CertificateProblem::Untrusted, CertificateError::UnknownIssuer.into()))
+            }
             Accepted::Pinned(pin) => pinned(pin, end_entity),
         };
         verified.map_err(|(problem, error)| {

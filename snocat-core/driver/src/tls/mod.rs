@@ -3,13 +3,15 @@
 //! A resumed session would skip the certificate check, and a withdrawn credential would not bite; the defaults of
 //! rustls and quinn-proto are the opposite.
 //!
-//! The two sides stand in `server` and `client`; `authorities` says whose a client's certificate is.
+//! The two sides stand in `server` and `client`; `trusted` has what either trusts; `authorities` says whose a client's
+//! certificate is.
 
 mod authorities;
 mod client;
 mod server;
 #[cfg(test)]
 mod tests;
+mod trusted;
 
 use std::fmt;
 use std::sync::{Arc, Mutex};

@@ -248,6 +248,26 @@ fn what_is_wrong_with_a_certificate_is_told() {
     assert_eq!(client.take_problem(), Some(CertificateProblem::Expired));
 }
 
+/// Of a key that the holder of `issuer` has made, and signed with its own.
+fn signed_with_the_key_of(issuer: &Identity) -> Identity {
+    let key = KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+    let parameters = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    let issuer = rcgen::Issuer::from_params(&parameters, &issuer.key);
+    let certificate = parameters.signed_by(&key, &issuer).unwrap();
+    Identity { chain: vec![certificate.der().clone()], key }
+}
+
+#[test]
+fn what_a_trusted_servers_key_has_signed_is_not_trusted() {
+    let server = Identity::new();
+    let client = server.client();
+    assert!(handshake(&client, &server.server()).is_ok());
+    let mut other = signed_with_the_key_of(&server);
+    assert!(handshake(&client, &other.server()).is_err());
+    other.chain.extend(server.chain);
+    assert!(handshake(&client, &other.server()).is_err(), "with the trusted one behind it");
+}
+
 #[test]
 fn a_new_certificate_is_shown_from_the_next_handshake_on() {
     let (old, new) = (Identity::new(), Identity::new());
