@@ -2,9 +2,11 @@
 
 use std::net::SocketAddr;
 
+use snocat_core::auth::{ListeningConfig, NoProof};
+use snocat_core::route::RouteAddress;
 use snocat_core::wire::Frame;
 use snocat_core::{Code, Event, Refusal};
-use snocat_tests::bench::{Bench, Role};
+use snocat_tests::bench::{Bench, Methods, Role};
 
 use super::ROUND_TRIP;
 
@@ -66,4 +68,22 @@ fn a_peer_may_not_ask_for_bindings_without_end() {
     bind(&mut bench, 1024);
     bench.pass(ROUND_TRIP);
     assert_eq!(bench.closed(), Some(Code::LIMIT));
+}
+
+/// Each request is refused, so that more may follow, and none is read.
+#[test]
+fn a_peer_that_does_not_read_stream_0_is_not_waited_for_without_end() {
+    let mut bench = Bench::with(Methods::Accepted(ListeningConfig::only(NoProof)), 64).up();
+    let address = RouteAddress::new(["x".repeat(2000)]).unwrap();
+    let mut requests = 0;
+    while bench.closed().is_none() {
+        let now = bench.now;
+        bench.tunnel().request_binding(now, 0, &address).unwrap();
+        let [high, low] = (requests | 0x4000_u16).to_be_bytes();
+        bench.frame(Frame::BOUND, &[high, low, 5, 0]);
+        bench.pass(ROUND_TRIP);
+        requests += 1;
+    }
+    assert_eq!(bench.closed(), Some(Code::LIMIT));
+    assert!((255..270).contains(&requests), "{requests} of some 2,009 bytes are half a mebibyte");
 }

@@ -9,7 +9,9 @@ use snocat_tests::bench::{Bench, DELAY};
 
 mod bindings;
 mod early;
+mod exporter;
 mod streams;
+mod wrong_input;
 
 /// A code that nobody sends unasked, so long that its bytes stand nowhere by accident.
 const CODE: Code = Code::new(0x1234_5678_9abc);
