@@ -113,8 +113,7 @@ fn secrets() -> Result<(ServerConfig, ClientTls, TokenSecret), Error> {
         .map_err(|error| cannot("use a certificate", &error))?;
     let client_tls = ClientTls::new(Trust::Authorities(vec![certificate]), tls::key_log())
         .map_err(|error| cannot("trust a certificate", &error))?;
-    let secret =
-        TokenSecret::new(token::random()?.to_vec()).map_err(|error| cannot("make a token", &error))?;
+    let secret = token::random()?;
     let keys = TokenKeys::new(vec![TokenKey::of(NAME, secret.clone())]);
     let authentication = ListeningConfig::only(keys);
     Ok((ServerConfig::new(server_tls, authentication), client_tls, secret))

@@ -5,7 +5,6 @@
 use std::path::Path;
 use std::time::SystemTime;
 
-use data_encoding::BASE64URL_NOPAD;
 use snocat_driver::core::auth::{TokenKey, TokenSecret, TunnelName};
 use zeroize::Zeroizing;
 
@@ -30,8 +29,7 @@ const FORM: &str = "a line is [OPTIONS ][NAME:]SECRET";
 /// # Errors
 /// The file is there already or cannot be made, or the system gives no randomness.
 pub fn run(arguments: &TokenArgs) -> Result<(), Error> {
-    let secret = random()?;
-    let encoded = Zeroizing::new(BASE64URL_NOPAD.encode(secret.as_slice()));
+    let encoded = random()?.to_text();
     let line = Zeroizing::new(match &arguments.name {
         Some(name) => format!("{name}:{}", encoded.as_str()),
         None => encoded.to_string(),
@@ -48,12 +46,13 @@ pub fn run(arguments: &TokenArgs) -> Result<(), Error> {
 ///
 /// # Errors
 /// The system gives no randomness.
-pub fn random() -> Result<Zeroizing<Vec<u8>>, Error> {
+pub fn random() -> Result<TokenSecret, Error> {
     let mut secret = Zeroizing::new(vec![0; SECRET_BYTES]);
     getrandom::fill(&mut secret).map_err(|error| {
         Error::failed(format_args!("the system gives no randomness: {error}"), "try again")
     })?;
-    Ok(secret)
+    TokenSecret::new(std::mem::take(&mut *secret))
+        .map_err(|error| Error::failed(error, "this is a defect of snocat"))
 }
 
 /// The one token of a client.
@@ -97,24 +96,16 @@ fn line(line: &str) -> Result<Said<TokenKey, [u8; 8]>, String> {
     }
     let grant = options.grant();
     let identity = name.or(options.identity);
-    let secret = decode(secret).ok_or("the secret is not base64url without padding")?;
-    let secret = TokenSecret::new(secret).map_err(|error| error.to_string())?;
+    let secret = secret.parse::<TokenSecret>().map_err(|error| error.to_string())?;
     let id = secret.key_id();
     let credential = TokenKey { identity: identity.clone(), grant, secret };
     Ok(Said { id, identity, expires: options.expires, credential })
 }
 
-/// What the text of a secret means. What is decoded before a slip is wiped.
-fn decode(text: &str) -> Option<Vec<u8>> {
-    let len = BASE64URL_NOPAD.decode_len(text.len()).ok()?;
-    let mut secret = Zeroizing::new(vec![0; len]);
-    BASE64URL_NOPAD.decode_mut(text.as_bytes(), &mut secret).ok()?;
-    Some(std::mem::take(&mut *secret))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use data_encoding::BASE64URL_NOPAD;
     use snocat_driver::core::auth::{Grant, Names};
 
     const A: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
@@ -152,7 +143,7 @@ mod tests {
             let key = parse(text.as_bytes()).unwrap().pop().unwrap();
             assert_eq!((key.identity.as_deref(), &key.grant.names), (identity, &names), "{text}");
             assert_eq!(key.grant.ports.is_some(), options.contains("ports"), "{text}");
-            assert_eq!(key.secret.key_id(), TokenSecret::new(decode(A).unwrap()).unwrap().key_id());
+            assert_eq!(key.secret.key_id(), A.parse::<TokenSecret>().unwrap().key_id());
         }
         let expired = format!("expires=\"1969-12-31T23:59:59Z\" {A}\nexpires=\"2970-01-01\" {B}");
         assert_eq!(parse(expired.as_bytes()).unwrap().len(), 1);

@@ -51,9 +51,9 @@ codes! {
     TARGET_UNREACHABLE = 0x24, "target-unreachable", "the target cannot be reached, or not be resolved";
     TARGET_TIMEOUT = 0x25, "target-timeout", "the target did not answer in time";
     METADATA_UNKNOWN = 0x26, "metadata-unknown", "metadata that must be understood is unknown";
-    BUSY = 0x27, "busy", "out of descriptors or of something similar";
+    BUSY = 0x27, "busy", "out of a system resource, such as descriptors";
     RESET = 0x30, "reset", "the TCP connection behind the stream was reset";
-    CANCELLED = 0x31, "cancelled", "nobody wants the bytes of this stream any more";
+    CANCELLED = 0x31, "cancelled", "nobody wants this stream, or this attempt to connect, any more";
     STALLED = 0x32, "stalled", "the stream was not read for too long";
     PORT_TAKEN = 0x40, "port-taken", "the port is in use";
     PORT_OUTSIDE = 0x41, "port-outside", "the port is outside the permitted range";
@@ -195,7 +195,7 @@ mod tests {
         assert_eq!(Code::LOST_RACE.to_string(), "lost-race");
         assert_eq!(Code::new(0x7777).to_string(), "code 0x7777");
         assert_eq!(Code::new(u64::MAX).value(), (1 << 62) - 1);
-        assert_eq!(Code::BUSY.meaning(), Some("out of descriptors or of something similar"));
+        assert_eq!(Code::BUSY.meaning(), Some("out of a system resource, such as descriptors"));
         assert_eq!(Refusal::new(Code::BUSY, "").to_string(), "busy");
         let refusal = Refusal::new(Code::BUSY, "it's \"full\"\r\n\u{1b}[2J\u{202e}");
         assert_eq!(refusal.to_string(), "it's \"full\"\\r\\n\\u{1b}[2J\\u{202e} (busy)");

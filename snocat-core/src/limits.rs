@@ -104,8 +104,11 @@ pub struct Limits {
     pub answer_time: Duration,
     /// Payload of one frame on stream 0.
     pub frame_bytes: usize,
-    /// Bindings one side may ask for in a tunnel.
+    /// Bindings one side may have in a tunnel: those it has asked for and that were not refused.
     pub bindings: usize,
+    /// Bindings one side may ask for in a tunnel, those that are refused among them: the ids of all are remembered, so that
+    /// one that is used twice is noticed.
+    pub binding_requests: usize,
     /// Interval of the keep-alives, which the connecting side alone sends. NAT bindings die after 30 s.
     pub keep_alive: Duration,
     /// Silence after which a tunnel is lost.
@@ -149,6 +152,7 @@ impl Default for Limits {
             answer_time: Duration::from_secs(20),
             frame_bytes: 4096,
             bindings: 64,
+            binding_requests: 1024,
             keep_alive: Duration::from_secs(12),
             idle: Duration::from_secs(30),
             probe_time: Duration::from_secs(2),

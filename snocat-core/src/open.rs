@@ -70,11 +70,7 @@ impl Header {
         let mut reader = Reader::new(block);
         let kind = Kind::new(reader.varint()?);
         let address = reader.bytes(block.len())?;
-        let address = str::from_utf8(address)
-            .map_err(|_| Refusal::new(Code::ADDRESS_INVALID, "a route address is UTF-8"))?
-            .parse()
-            .map_err(|error| Refusal::new(Code::ADDRESS_INVALID, format!("{error}")))?;
-        let mut header = Self { kind, address, visitor: None };
+        let (mut visitor, mut unknown) = (None, None);
         let mut keys = BTreeSet::new();
         while !reader.is_empty() {
             let key = reader.varint()?;
@@ -83,16 +79,35 @@ impl Header {
                 return Err(DecodeError::Invalid("a metadata key stands twice in a header").into());
             }
             match key {
-                VISITOR => header.visitor = str::from_utf8(value).ok().and_then(|text| text.parse().ok()),
-                _ if key & 1 == 1 => {
-                    let text = format!("metadata {key:#x} must be understood, and is not known here");
-                    return Err(Refusal::new(Code::METADATA_UNKNOWN, text));
-                }
+                VISITOR => visitor = str::from_utf8(value).ok().and_then(|text| text.parse().ok()),
+                _ if key & 1 == 1 => unknown = unknown.or(Some(key)),
                 _ => {}
             }
         }
-        Ok(header)
+        let understood = parse_address(address).and_then(|address| match unknown {
+            None => Ok(address),
+            Some(key) => {
+                let text = format!("metadata {key:#x} must be understood, and is not known here");
+                Err(Refusal::new(Code::METADATA_UNKNOWN, text))
+            }
+        });
+        match understood {
+            Ok(address) => Ok(Self { kind, address, visitor }),
+            // Another kind may have other addresses and other metadata: what is unknown is the kind.
+            Err(refusal) if kind != Kind::FORWARD => {
+                let text =
+                    format!("streams of kind {:#x} are not known here: {}", kind.value(), refusal.text);
+                Err(Refusal::new(Code::KIND_UNKNOWN, text))
+            }
+            Err(refusal) => Err(refusal),
+        }
     }
+}
+
+fn parse_address(bytes: &[u8]) -> Result<RouteAddress, Refusal> {
+    let text =
+        str::from_utf8(bytes).map_err(|_| Refusal::new(Code::ADDRESS_INVALID, "a route address is UTF-8"))?;
+    text.parse().map_err(|error| Refusal::new(Code::ADDRESS_INVALID, format!("{error}")))
 }
 
 /// Reads the header at the start of a stream.
@@ -113,7 +128,7 @@ impl HeaderDecoder {
     /// Takes in at most [`Self::wants`] bytes, and gives the header once it is complete.
     ///
     /// # Errors
-    /// What to answer: `protocol`, `address-invalid` or `metadata-unknown`.
+    /// What to answer: `protocol`, `kind-unknown`, `address-invalid` or `metadata-unknown`.
     pub fn push(&mut self, bytes: &[u8]) -> Result<Option<Header>, Refusal> {
         self.0.push(bytes)?.map(|block| Header::decode(&block)).transpose()
     }
@@ -238,6 +253,26 @@ mod tests {
         }
         let refusal = header(&with_length(b"\x01\x05/x"), &[]).0.unwrap().unwrap_err();
         assert_eq!(refusal.code, Code::PROTOCOL);
+    }
+
+    /// Protocol.md, "Wrong input".
+    #[test]
+    fn of_several_things_that_are_wrong_the_kind_counts_before_what_belongs_to_it() {
+        let code = |block: &[u8]| header(&with_length(block), &[]).0.unwrap().unwrap_err().code;
+        assert_eq!(code(b"\x07\x01x"), Code::KIND_UNKNOWN, "a new kind has other addresses");
+        assert_eq!(code(b"\x07\x02\xff\xff"), Code::KIND_UNKNOWN);
+        assert_eq!(code(b"\x07\x00\x03\x00"), Code::KIND_UNKNOWN);
+        assert_eq!(code(b"\x07\x02/x\x03\x00"), Code::KIND_UNKNOWN, "and other metadata");
+        assert_eq!(code(b"\x01\x01x\x03\x00"), Code::ADDRESS_INVALID);
+        assert_eq!(code(b"\x01\x02/x\x03\x00"), Code::METADATA_UNKNOWN);
+        for kind in [1, 7] {
+            assert_eq!(
+                code(&[kind, 1, b'x', 4, 0, 4, 0]),
+                Code::PROTOCOL,
+                "but what is malformed is so for all"
+            );
+            assert_eq!(code(&[kind, 1, b'x', 4, 1]), Code::PROTOCOL);
+        }
     }
 
     #[test]

@@ -15,12 +15,11 @@ pub async fn run(
     runtime: Smol,
     to: &Destination,
     tls: ClientTls,
-    secret: &[u8],
+    secret: TokenSecret,
     target: SocketAddr,
     ready: impl FnOnce(&[SocketAddr]),
 ) -> Result<(), Box<dyn Error>> {
     let address = RouteAddress::tcp(&target.ip().to_string(), target.port())?;
-    let secret = TokenSecret::new(secret.to_vec())?;
     let mut config = ClientConfig::new(tls, ConnectingConfig::only(secret));
     config.bindings.push(Binding { port: 0, address: address.clone() });
     let connected = connect(&runtime, to, &config).await?;
@@ -40,7 +39,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let to = Destination { port: port.parse()?, server_name: host.clone(), host };
     let ready = |visitors: &[SocketAddr]| println!("forwarding {visitors:?}");
     let executor = Arc::new(async_executor::Executor::new());
-    let client = run(Smol::new(executor.clone()), &to, tls, secret.as_bytes(), target.parse()?, ready);
+    let client = run(Smol::new(executor.clone()), &to, tls, secret.parse()?, target.parse()?, ready);
     async_io::block_on(executor.run(client))
 }
 

@@ -1,4 +1,5 @@
-//! A tunnel server: forwards the ports 8080 to 8090 of this machine for clients that know the secret.
+//! A tunnel server: forwards the ports 8080 to 8090 of this machine for clients that know the
+//! secret, which is one that `snocat token` makes.
 
 use std::error::Error;
 use std::net::SocketAddr;
@@ -14,10 +15,10 @@ use snocat_smol::{PortForwarder, ServerConfig, ServerEvent, ServerTls, Smol, Tun
 pub async fn run(
     runtime: Smol,
     tls: ServerTls,
-    secret: &[u8],
+    secret: TokenSecret,
     ready: impl FnOnce(SocketAddr),
 ) -> Result<(), Box<dyn Error>> {
-    let key = TokenKey::nameless(TokenSecret::new(secret.to_vec())?);
+    let key = TokenKey::nameless(secret);
     let authentication = ListeningConfig::only(TokenKeys::new(vec![key]));
     let config = ServerConfig::new(tls, authentication);
     let server = TunnelServer::bind(runtime.clone(), "127.0.0.1:0".parse()?, &config)?;
@@ -42,7 +43,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let tls = ServerTls::new(chain, PrivateKeyDer::from_pem_file(key)?, None)?;
     let executor = Arc::new(async_executor::Executor::new());
     let server =
-        run(Smol::new(executor.clone()), tls, secret.as_bytes(), |quic| println!("listening on {quic}"));
+        run(Smol::new(executor.clone()), tls, secret.parse()?, |quic| println!("listening on {quic}"));
     async_io::block_on(executor.run(server))
 }
 

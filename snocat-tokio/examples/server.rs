@@ -1,4 +1,5 @@
-//! A tunnel server: forwards the ports 8080 to 8090 of this machine for clients that know the secret.
+//! A tunnel server: forwards the ports 8080 to 8090 of this machine for clients that know the
+//! secret, which is one that `snocat token` makes.
 
 use std::error::Error;
 use std::net::SocketAddr;
@@ -14,10 +15,10 @@ use snocat_tokio::{PortForwarder, ServerConfig, ServerEvent, ServerTls, Tokio, T
 pub async fn run(
     runtime: Tokio,
     tls: ServerTls,
-    secret: &[u8],
+    secret: TokenSecret,
     ready: impl FnOnce(SocketAddr),
 ) -> Result<(), Box<dyn Error>> {
-    let key = TokenKey::nameless(TokenSecret::new(secret.to_vec())?);
+    let key = TokenKey::nameless(secret);
     let authentication = ListeningConfig::only(TokenKeys::new(vec![key]));
     let config = ServerConfig::new(tls, authentication);
     let server = TunnelServer::bind(runtime.clone(), "127.0.0.1:0".parse()?, &config)?;
@@ -41,7 +42,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let [cert, key, secret] = arguments("usage: server CERT.pem KEY.pem SECRET")?;
     let chain = CertificateDer::pem_file_iter(cert)?.collect::<Result<_, _>>()?;
     let tls = ServerTls::new(chain, PrivateKeyDer::from_pem_file(key)?, None)?;
-    run(Tokio::current()?, tls, secret.as_bytes(), |quic| println!("listening on {quic}")).await
+    run(Tokio::current()?, tls, secret.parse()?, |quic| println!("listening on {quic}")).await
 }
 
 fn arguments<const N: usize>(usage: &str) -> Result<[String; N], Box<dyn Error>> {

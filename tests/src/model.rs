@@ -89,7 +89,9 @@ pub struct Party {
     pub phase: Phase,
     /// How many ports it has asked for.
     pub asked: u64,
-    /// How many of the requests of the other side have arrived.
+    /// How many of these were refused.
+    pub not_bound: u64,
+    /// How many of the requests of the other side have arrived, or were too many.
     pub requests: u64,
     /// Bytes written into streams before it was authenticated.
     pub early: u64,
@@ -100,7 +102,7 @@ pub struct Party {
 impl Party {
     fn new(key: Option<Key>) -> Self {
         let phase = if key.is_some() { Phase::Stranger } else { Phase::Absent };
-        Self { key, phase, asked: 0, requests: 0, early: 0, early_streams: 0 }
+        Self { key, phase, asked: 0, not_bound: 0, requests: 0, early: 0, early_streams: 0 }
     }
 
     /// Whether it is authenticated and not over.

@@ -5,6 +5,7 @@ use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 
+use snocat_driver::core::auth::TokenSecret;
 use snocat_driver::{ClientTls, Destination, ServerTls, Trust};
 use snocat_smol::Smol;
 use snocat_tests::{
@@ -33,7 +34,10 @@ mod tokio_server;
 
 pairings!(a_server_and_a_client_of_the_examples_forward_a_service);
 
-const SECRET: &[u8] = b"a secret of the examples";
+/// As `snocat token` makes one.
+fn secret() -> TokenSecret {
+    "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8".parse().unwrap()
+}
 
 fn a_server_and_a_client_of_the_examples_forward_a_service(pairing: Pairing) {
     let target = Target::echo();
@@ -96,11 +100,11 @@ fn serve(runtime: Runtime, tls: ServerTls, ready: Sender<SocketAddr>) {
     let ready = move |quic| ready.send(quic).unwrap();
     match runtime {
         Runtime::Tokio => tokio()
-            .block_on(async { tokio_server::run(Tokio::current().unwrap(), tls, SECRET, ready).await })
+            .block_on(async { tokio_server::run(Tokio::current().unwrap(), tls, secret(), ready).await })
             .unwrap(),
         Runtime::Smol => {
             let executor = Arc::new(async_executor::Executor::new());
-            let server = smol_server::run(Smol::new(executor.clone()), tls, SECRET, ready);
+            let server = smol_server::run(Smol::new(executor.clone()), tls, secret(), ready);
             async_io::block_on(executor.run(server)).unwrap();
         }
     }
@@ -116,11 +120,11 @@ fn offer(
     let ready = move |visitors: &[SocketAddr]| ready.send(visitors.to_vec()).unwrap();
     let end = match runtime {
         Runtime::Tokio => tokio().block_on(async {
-            tokio_client::run(Tokio::current().unwrap(), to, tls, SECRET, target, ready).await
+            tokio_client::run(Tokio::current().unwrap(), to, tls, secret(), target, ready).await
         }),
         Runtime::Smol => {
             let executor = Arc::new(async_executor::Executor::new());
-            let client = smol_client::run(Smol::new(executor.clone()), to, tls, SECRET, target, ready);
+            let client = smol_client::run(Smol::new(executor.clone()), to, tls, secret(), target, ready);
             async_io::block_on(executor.run(client))
         }
     };

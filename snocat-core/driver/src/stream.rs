@@ -218,6 +218,8 @@ fn over(state: &State, id: StreamId) -> StreamError {
         StreamError::Refused(refusal)
     } else if let Some(code) = slot.and_then(|slot| slot.gone) {
         StreamError::Reset(code)
+    } else if let Some(code) = slot.and_then(|slot| slot.stopped) {
+        StreamError::Stopped(code)
     } else {
         StreamError::Closed
     }

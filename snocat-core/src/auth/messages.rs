@@ -47,8 +47,15 @@ impl Offer {
         if !(1..=MAX_METHODS as u64).contains(&count) {
             return Err(DecodeError::Invalid("an offer has 1 to 16 methods").into());
         }
-        let methods = (0..count).map(|_| read_method(&mut reader).map(str::to_owned));
-        Ok(Self { name, methods: methods.collect::<Result<_, _>>()? })
+        let mut methods = Vec::new();
+        for _ in 0..count {
+            let method = read_method(&mut reader)?.to_owned();
+            if methods.contains(&method) {
+                return Err(DecodeError::Invalid("an offer with the same method twice").into());
+            }
+            methods.push(method);
+        }
+        Ok(Self { name, methods })
     }
 }
 

@@ -41,7 +41,7 @@ pub use self::method::{
 };
 pub use self::name::{NameError, TunnelName};
 pub use self::none::NoProof;
-pub use self::token::{SecretTooShort, TokenKey, TokenKeys, TokenSecret};
+pub use self::token::{SecretError, SecretTooShort, TokenKey, TokenKeys, TokenSecret};
 
 /// The label of the TLS exporter that binds proofs to the connection.
 pub const EXPORTER_LABEL: &[u8] = b"EXPORTER-snocat/1 auth";

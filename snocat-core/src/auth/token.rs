@@ -5,8 +5,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
+use data_encoding::BASE64URL_NOPAD;
 use ring::digest::{SHA256, digest};
 use ring::hmac::{self, HMAC_SHA256};
 use zeroize::Zeroizing;
@@ -34,6 +36,18 @@ pub struct TokenSecret(Zeroizing<Vec<u8>>);
 #[error("a token's secret has at least {} bytes", TokenSecret::MIN_LEN)]
 pub struct SecretTooShort;
 
+/// A text that is not a secret. Nothing of the text is shown: it may be one with a slip.
+#[derive(Copy, Clone, Eq, PartialEq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SecretError {
+    /// Not base64url, or with padding.
+    #[error("the secret is not base64url without padding")]
+    Encoding,
+    /// Too few bytes.
+    #[error(transparent)]
+    TooShort(#[from] SecretTooShort),
+}
+
 impl TokenSecret {
     /// The fewest bytes of a secret.
     ///
@@ -49,6 +63,11 @@ impl TokenSecret {
         if secret.len() < Self::MIN_LEN { Err(SecretTooShort) } else { Ok(Self(secret)) }
     }
 
+    /// The secret as text: base64url without padding, as [`FromStr`] reads it.
+    pub fn to_text(&self) -> Zeroizing<String> {
+        Zeroizing::new(BASE64URL_NOPAD.encode(&self.0))
+    }
+
     /// The id by which the listening side finds the secret; it identifies the secret without giving it away.
     pub fn key_id(&self) -> [u8; 8] {
         let input = Zeroizing::new([KEY_ID_LABEL, &self.0].concat());
@@ -62,6 +81,19 @@ impl TokenSecret {
     /// In constant time.
     fn verify(&self, label: &[u8], binding: &[u8; 32], tag: &[u8]) -> bool {
         hmac::verify(&hmac::Key::new(HMAC_SHA256, &self.0), &[label, binding].concat(), tag).is_ok()
+    }
+}
+
+/// Reads the text form of Protocol.md, "Method token": base64url without padding, of 32 bytes as a rule.
+impl FromStr for TokenSecret {
+    type Err = SecretError;
+
+    fn from_str(text: &str) -> Result<Self, SecretError> {
+        let len = BASE64URL_NOPAD.decode_len(text.len()).map_err(|_| SecretError::Encoding)?;
+        // What is decoded before a slip is wiped.
+        let mut secret = Zeroizing::new(vec![0; len]);
+        BASE64URL_NOPAD.decode_mut(text.as_bytes(), &mut secret).map_err(|_| SecretError::Encoding)?;
+        Ok(Self::new(std::mem::take(&mut *secret))?)
     }
 }
 

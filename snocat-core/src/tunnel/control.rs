@@ -23,6 +23,8 @@ use crate::wire::{self, Bind, Bound, Frame, FrameDecoder};
 
 /// Control frames that wait for the outcome: one for each binding that may be asked for, and some to spare.
 const EARLY_FRAMES: usize = 128;
+/// Bytes of them, with their types and lengths: what a connecting side may send of them.
+const EARLY_BYTES: usize = 4096;
 
 /// Stream 0 as one side sees it.
 #[derive(Debug)]
@@ -33,6 +35,7 @@ pub(super) struct Control {
     begun: bool,
     /// Control frames that came before the outcome.
     early: VecDeque<Frame>,
+    early_bytes: usize,
     /// Control frames that wait for their turn.
     held: VecDeque<Vec<u8>>,
     unsent: VecDeque<Bytes>,
@@ -41,28 +44,36 @@ pub(super) struct Control {
     next_binding: u64,
     /// Requests of this side that wait for an answer.
     asked: BTreeSet<u64>,
+    /// Requests of this side that were not refused.
+    bindings: usize,
     /// Requests of the peer that wait for an answer.
     to_answer: BTreeSet<u64>,
-    /// All requests of the peer.
-    peer_bindings: BTreeSet<u64>,
+    /// Requests of the peer that were not refused.
+    peer_bindings: usize,
+    /// The ids of all requests of the peer: none may be used twice.
+    peer_ids: BTreeSet<u64>,
 }
 
 impl Control {
     pub(super) fn new(limits: &Limits) -> Self {
         // Half of what is left for stream 0: the other half is the exchange's.
         let early_budget = limits.early_bytes.saturating_sub(limits.early_bytes_outside) as usize / 2;
+        let early_budget = early_budget.min(EARLY_BYTES);
         Self {
             stream: None,
             early_budget,
             decoder: FrameDecoder::new(limits.frame_bytes),
             begun: false,
             early: VecDeque::new(),
+            early_bytes: 0,
             held: VecDeque::new(),
             unsent: VecDeque::new(),
             next_binding: 0,
             asked: BTreeSet::new(),
+            bindings: 0,
             to_answer: BTreeSet::new(),
-            peer_bindings: BTreeSet::new(),
+            peer_bindings: 0,
+            peer_ids: BTreeSet::new(),
         }
     }
 
@@ -105,11 +116,12 @@ impl Tunnel {
             return Err(TunnelError::Closed);
         }
         let id = self.control.next_binding;
-        if id >= self.limits.bindings as u64 {
+        if self.control.bindings >= self.limits.bindings || id >= self.limits.binding_requests as u64 {
             return Err(TunnelError::TooManyBindings);
         }
         self.touch(now);
         self.control.next_binding += 1;
+        self.control.bindings += 1;
         self.control.asked.insert(id);
         self.send_control(&wire::Control::Bind(Bind { id, port, address: address.clone() }));
         Ok(BindingId(id))
@@ -129,6 +141,9 @@ impl Tunnel {
             return Err(TunnelError::StaleBinding);
         }
         self.touch(now);
+        if result.is_err() {
+            self.control.peer_bindings -= 1;
+        }
         self.send_control(&wire::Control::Bound(Bound { id: binding.0, result }));
         Ok(())
     }
@@ -254,10 +269,12 @@ impl Tunnel {
             self.close_with(Refusal::new(Code::PROTOCOL, "stream 0 does not begin with authentication"));
         } else if self.is_established() {
             self.control_frame(&frame);
-        } else if self.control.early.len() >= EARLY_FRAMES {
-            self.close_with(Refusal::new(Code::LIMIT, "too many control frames before the outcome"));
         } else {
+            self.control.early_bytes += frame.encoded_len();
             self.control.early.push_back(frame);
+            if self.control.early.len() > EARLY_FRAMES || self.control.early_bytes > EARLY_BYTES {
+                self.close_with(Refusal::new(Code::LIMIT, "too many control frames before the outcome"));
+            }
         }
     }
 
@@ -333,6 +350,7 @@ impl Tunnel {
             Ok(Some(wire::Control::Bind(bind))) => self.bind_requested(bind),
             Ok(Some(wire::Control::Bound(bound))) => {
                 if self.control.asked.remove(&bound.id) {
+                    self.control.bindings -= usize::from(bound.result.is_err());
                     let (binding, result) = (BindingId(bound.id), bound.result);
                     self.events.push_back(Event::BindingAnswered { binding, result });
                 } else {
@@ -347,14 +365,17 @@ impl Tunnel {
 
     fn bind_requested(&mut self, bind: Bind) {
         let Bind { id, port, address } = bind;
-        if self.control.peer_bindings.len() >= self.limits.bindings {
+        if !self.control.peer_ids.insert(id) {
+            self.close_with(Refusal::new(Code::PROTOCOL, "one binding id twice"));
+        } else if self.control.peer_ids.len() > self.limits.binding_requests {
+            self.close_with(Refusal::new(Code::LIMIT, "too many requests for bindings in one tunnel"));
+        } else if self.control.peer_bindings >= self.limits.bindings {
             let refusal = Refusal::new(Code::LIMIT, "no more bindings in one tunnel");
             self.send_control(&wire::Control::Bound(Bound { id, result: Err(refusal) }));
-        } else if self.control.peer_bindings.insert(id) {
+        } else {
+            self.control.peer_bindings += 1;
             self.control.to_answer.insert(id);
             self.events.push_back(Event::BindingRequested { binding: BindingId(id), port, address });
-        } else {
-            self.close_with(Refusal::new(Code::PROTOCOL, "one binding id twice"));
         }
     }
 

@@ -118,7 +118,7 @@ pub enum Event {
         /// Why.
         code: Code,
     },
-    /// The peer wants no more bytes of this stream.
+    /// The peer wants no more bytes of this stream. This side's direction has been reset with the same code.
     Stopped {
         /// The stream.
         stream: StreamId,

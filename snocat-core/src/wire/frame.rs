@@ -2,6 +2,7 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
+use super::varint::varint_size;
 use super::{DecodeError, Reader, put_bytes, put_varint, within};
 
 /// One frame of stream 0.
@@ -34,6 +35,11 @@ impl Frame {
     /// Whether a receiver that does not know the type must close the tunnel.
     pub const fn is_critical(&self) -> bool {
         self.kind & 1 == 1
+    }
+
+    /// The bytes that [`encode`](Self::encode) makes of it.
+    pub(crate) fn encoded_len(&self) -> usize {
+        varint_size(self.kind) + varint_size(self.payload.len() as u64) + self.payload.len()
     }
 
     /// Whether the frame belongs to authentication, and thus to its transcript.

@@ -83,6 +83,16 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// How many bytes [`put_varint`] writes.
+pub(super) const fn varint_size(value: u64) -> usize {
+    match value {
+        0..=0x3f => 1,
+        0x40..=0x3fff => 2,
+        0x4000..=0x3fff_ffff => 4,
+        _ => 8,
+    }
+}
+
 /// How many bytes a varint has that starts with `first`: 1, 2, 4 or 8.
 pub(super) const fn varint_len(first: u8) -> usize {
     1 << (first >> 6)

@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use data_encoding::BASE64URL_NOPAD;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use snocat_tokio::core::Code;
@@ -33,7 +32,7 @@ pub fn run(arguments: &Arguments<'_>) -> Result<()> {
     let authority = CertificateDer::from_pem_file(arguments.get::<PathBuf>(1)?)?;
     let secret = std::fs::read_to_string(arguments.get::<PathBuf>(2)?)?;
     let count = arguments.get::<usize>(3)?;
-    let secret = TokenSecret::new(BASE64URL_NOPAD.decode(secret.trim().as_bytes())?)?;
+    let secret = secret.trim().parse::<TokenSecret>()?;
     let tls = ClientTls::new(Trust::Authorities(vec![authority]), None)?;
     let mut config = ClientConfig::new(tls, ConnectingConfig::only(secret));
     let target = arguments.get::<SocketAddr>(4).ok();

@@ -242,17 +242,18 @@ impl Run<'_> {
     fn bind(&mut self, index: usize, by: Side) -> Check {
         let now = self.world.now();
         let most = self.limits_of(by).bindings as u64;
-        let number = self.model.tunnels[index].party(by).asked;
+        let party = self.model.tunnels[index].party(by);
+        let (number, held) = (party.asked, party.asked - party.not_bound);
         let address = binding_address(number);
         let port = u16::try_from(number).unwrap_or(0);
         let result = self.with(index, by, |tunnel| tunnel.request_binding(now, port, &address));
         match result {
             Some(Ok(_)) => {
-                hold!(number < most, "binding {number} of {most} was asked for");
+                hold!(held < most, "binding {number} was asked for, beside {held} of {most}");
                 self.model.tunnels[index].party_mut(by).asked += 1;
             }
             Some(Err(TunnelError::TooManyBindings)) => {
-                hold!(number == most, "binding {number} of {most} was refused");
+                hold!(held == most, "binding {number} was refused, with {held} of {most}");
             }
             Some(Err(TunnelError::Closed)) => self.suspects.push(Suspect::Tunnel(index, by)),
             Some(Err(error)) => return Err(format!("a binding was refused: {error}")),

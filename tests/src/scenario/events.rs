@@ -39,10 +39,12 @@ impl Run<'_> {
             Event::Authenticated(outcome) => self.authenticated(index, side, &outcome),
             Event::Closed(reason) => self.closed(index, side, reason),
             Event::BindingRequested { binding, port, address } => {
-                let number = self.model.tunnels[index].party(side).requests;
+                // Those in between were too many.
+                let number = u64::from(port);
+                let next = self.model.tunnels[index].party(side).requests;
+                hold!(number >= next, "binding {number} was asked for in place of {next}");
                 hold!(address == binding_address(number), "binding {number} was asked for as {address}");
-                hold!(u64::from(port) == number, "binding {number} was asked for with port {port}");
-                self.model.tunnels[index].party_mut(side).requests += 1;
+                self.model.tunnels[index].party_mut(side).requests = number + 1;
                 self.bound(index, side, binding, number)
             }
             Event::BindingAnswered { binding, result } => {
@@ -52,9 +54,13 @@ impl Run<'_> {
                     "an answer to binding {number}, which nobody asked for"
                 );
                 let most = self.limits_of(side.other()).bindings as u64;
-                let expected = if number < most { binding_answer(number) } else { Err(Code::LIMIT) };
                 let result = result.map_err(|refusal| refusal.code);
-                hold!(result == expected, "binding {number} was answered with {result:?}");
+                let too_many = number >= most && result == Err(Code::LIMIT);
+                hold!(
+                    too_many || result == binding_answer(number),
+                    "binding {number} was answered with {result:?}"
+                );
+                self.model.tunnels[index].party_mut(side).not_bound += u64::from(result.is_err());
                 self.count("bound");
                 Ok(())
             }
@@ -142,8 +148,6 @@ impl Run<'_> {
 
     fn bound(&mut self, index: usize, side: Side, binding: BindingId, number: u64) -> Check {
         let now = self.world.now();
-        let most = self.limits_of(side).bindings as u64;
-        hold!(number < most, "binding {number} was asked for, and {most} may be");
         let result = binding_answer(number).map_err(|code| Refusal::new(code, "taken"));
         self.with(index, side, |tunnel| tunnel.answer_binding(now, binding, result));
         Ok(())
@@ -280,6 +284,7 @@ impl Run<'_> {
                 let too_late = said.code == Code::TIMEOUT && !in_time;
                 hold!(by_acceptor || by_itself || too_late, "{said:?} of {of}");
                 own.cut_by(side, Code::CANCELLED);
+                own.cut_by(side, said.code);
                 own.seats[side as usize] = Seat::Over;
                 self.count(if by_acceptor { "refused by the peer" } else { "not answered in time" });
                 Ok(())

@@ -105,7 +105,11 @@ fn offers_that_are_none() {
         let refusal = listening(true, None).handle(&frame(Frame::OFFER, payload), &exporter(1));
         refusal.map(drop).map_err(|failure| failure.ending())
     };
-    let methods = |count: u8| [&[0, 0, count][..], &b"\x04none".repeat(count.into())].concat();
+    let methods = |count: u8| {
+        let others = (1..count).flat_map(|number| [2, b'm', number]);
+        [0, 0, count].into_iter().chain(*b"\x04none").chain(others).take(if count == 0 { 3 } else { 99 })
+    };
+    let methods = |count| methods(count).collect::<Vec<_>>();
     assert_eq!(result(&methods(1)), Ok(()));
     assert_eq!(result(&methods(16)), Ok(()));
     assert_eq!(result(&[&methods(1)[..], b"what is to come"].concat()), Ok(()));
@@ -113,6 +117,7 @@ fn offers_that_are_none() {
     assert_eq!(result(&methods(0)), Err(Code::PROTOCOL));
     assert_eq!(result(&methods(17)), Err(Code::PROTOCOL));
     assert_eq!(result(b"\x00\x00\x01\x00"), Err(Code::PROTOCOL));
+    assert_eq!(result(b"\x00\x00\x02\x04none\x04none"), Err(Code::PROTOCOL), "the same one twice");
     assert_eq!(result(&[b"\x00\x00\x01\x40\x41", &[b'a'; 65][..]].concat()), Err(Code::PROTOCOL));
     assert_eq!(result(b"\xff\xff\xff\xff\xff\xff\xff\xff"), Err(Code::PROTOCOL));
     assert_eq!(result(b"\x00\x03a/b\x01\x04none"), Err(Code::NAME_INVALID));

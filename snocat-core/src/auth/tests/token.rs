@@ -98,3 +98,26 @@ fn secrets_have_16_bytes() {
     assert!(matches!(TokenSecret::new([7; 15]), Err(SecretTooShort)));
     assert!(TokenSecret::new([7; 16]).is_ok());
 }
+
+/// Protocol.md, "Method token".
+#[test]
+fn secrets_have_a_text() {
+    let text = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8";
+    let secret: TokenSecret = text.parse().unwrap();
+    assert_eq!(secret.key_id(), TokenSecret::new((0..32).collect::<Vec<_>>()).unwrap().key_id());
+    assert_eq!(*secret.to_text(), text);
+    assert!("-_-_-_-_-_-_-_-_-_-_-_-_".parse::<TokenSecret>().is_ok(), "of base64url, not of base64");
+    for slip in [
+        format!("{text}="),
+        format!("{text}AA"),
+        format!(" {text}"),
+        format!("{text}\n"),
+        text.replace("8", "9"),
+        text.replace('B', "+"),
+    ] {
+        assert_eq!(slip.parse::<TokenSecret>().unwrap_err(), SecretError::Encoding, "{slip}");
+    }
+    let short = SecretError::TooShort(SecretTooShort);
+    assert_eq!("AAECAwQFBgcICQoLDA0O".parse::<TokenSecret>().unwrap_err(), short);
+    assert_eq!("".parse::<TokenSecret>().unwrap_err(), short);
+}

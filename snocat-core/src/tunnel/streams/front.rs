@@ -2,10 +2,8 @@
 
 use std::time::Instant;
 
-use quinn_proto::VarInt;
-
 use super::super::varint;
-use super::{Event, Stage, StreamId, Tunnel, TunnelError, WriteError};
+use super::{Event, Stage, Stream, StreamId, Tunnel, TunnelError};
 use crate::code::{Code, Refusal};
 use crate::open::{Answer, Header};
 
@@ -26,12 +24,12 @@ impl Tunnel {
             Front::Incomplete => {}
             Front::Header(header) => self.offer(id, header),
             Front::Answer(Answer::Accepted) => self.accepted(id),
-            Front::Answer(Answer::Refused(refusal)) => self.refused(id, refusal),
+            Front::Answer(Answer::Refused(refusal)) => self.refused(id, refusal, Code::CANCELLED),
             Front::Malformed(refusal) => self.front_failed(id, refusal),
             Front::Finished => {
                 self.front_failed(id, Refusal::new(Code::PROTOCOL, "the stream ended before it began"));
             }
-            Front::Reset(code) => self.front_failed(id, Refusal::new(code, "the peer cut the stream off")),
+            Front::Reset(code) => self.front_reset(id, code),
         }
     }
 
@@ -93,10 +91,11 @@ impl Tunnel {
         self.notify_readable(id);
     }
 
-    /// A peer that stops a stream before it runs is passed on when it does.
+    /// Tells the application that the peer has stopped a stream, once both sides have agreed on that stream: before that
+    /// the answer says more.
     pub(super) fn tell_stopped(&mut self, id: StreamId) {
-        if let Ok(Some(code)) = self.connection.send_stream(id.0).stopped() {
-            self.events.push_back(Event::Stopped { stream: id, code: Code::new(code.into_inner()) });
+        if let Some(Stream { stage: Stage::Running, stopped: Some(code), .. }) = self.streams.get(&id) {
+            self.events.push_back(Event::Stopped { stream: id, code: *code });
         }
     }
 
@@ -121,26 +120,37 @@ impl Tunnel {
         Ok(())
     }
 
-    /// The peer refused what this side opened, or the answer never came: resetting its half is the opener's
-    /// part, and ends what the stream costs it.
-    fn refused(&mut self, id: StreamId, refusal: Refusal) {
-        self.reset_half(id, Code::CANCELLED);
-        self.stop_half(id, Code::CANCELLED);
+    /// What this side opened does not come about, as `refusal` says. What is left of it is ended with `code`: resetting
+    /// its half is the opener's part, and ends what the stream costs it.
+    fn refused(&mut self, id: StreamId, refusal: Refusal, code: Code) {
+        self.reset_half(id, code);
+        self.stop_half(id, code);
         self.remove(id);
         self.events.push_back(Event::Refused { stream: id, refusal });
     }
 
+    /// The header or the answer is malformed, or did not come in time.
     pub(super) fn front_failed(&mut self, id: StreamId, refusal: Refusal) {
+        let code = refusal.code;
         match self.streams.get_mut(&id) {
             Some(stream) if matches!(stream.stage, Stage::Arriving(_)) => {
                 stream.stage = Stage::Offered;
-                let code = refusal.code;
                 let _it_was_made_an_offer =
                     self.answer(self.now, id, &Answer::Refused(refusal), Stage::Refusing);
                 self.discard(id, code);
             }
-            Some(_) => self.refused(id, refusal),
+            Some(_) => self.refused(id, refusal, code),
             None => {}
+        }
+    }
+
+    /// The peer has reset the stream in place of its header or its answer.
+    fn front_reset(&mut self, id: StreamId, code: Code) {
+        match self.streams.get(&id).map(|stream| &stream.stage) {
+            Some(Stage::Asked(_)) => {
+                self.refused(id, Refusal::new(code, "the peer cut the stream off"), code);
+            }
+            _ => self.cancel_offer(id, code),
         }
     }
 
@@ -199,14 +209,6 @@ impl Tunnel {
     pub(super) fn wait_for_outcome(&mut self, id: StreamId) {
         if !self.early_blocked.contains(&id) {
             self.early_blocked.push(id);
-        }
-    }
-
-    pub(super) fn stopped_write(&self, id: StreamId, code: VarInt) -> WriteError {
-        match self.streams.get(&id).map(|stream| &stream.stage) {
-            // The answer that says why is on its way.
-            Some(Stage::Asked(_)) => WriteError::Blocked,
-            _ => WriteError::Stopped(Code::new(code.into_inner())),
         }
     }
 }

@@ -80,6 +80,8 @@ pub(super) struct Stream {
     write_done: bool,
     /// What to stop the peer with as soon as its answer is here.
     unwanted: Option<Code>,
+    /// What the peer has stopped this side's direction with.
+    stopped: Option<Code>,
     notices: Notices,
     /// Since when there have been unread bytes, without a break.
     unread_since: Option<Instant>,
@@ -105,6 +107,7 @@ impl Stream {
             read_done: false,
             write_done: false,
             unwanted: None,
+            stopped: None,
             notices: Notices::default(),
             unread_since: None,
             moved: now,
@@ -198,7 +201,6 @@ impl Tunnel {
     pub fn accept(&mut self, now: Instant, stream: StreamId) -> Result<(), TunnelError> {
         self.answer(now, stream, &Answer::Accepted, Stage::Running)?;
         self.stalled_offer_accepted(stream);
-        self.tell_stopped(stream);
         // Bytes that came along with the header have waited.
         self.notify_readable(stream);
         Ok(())
@@ -223,6 +225,12 @@ impl Tunnel {
     /// [`WriteError`]; nothing was written.
     pub fn write(&mut self, now: Instant, stream: StreamId, data: &mut Bytes) -> Result<usize, WriteError> {
         let state = self.streams.get(&stream).ok_or(WriteError::Closed)?;
+        match (state.stopped, &state.stage) {
+            // The answer that says why may be on its way.
+            (Some(_), Stage::Asked(_)) => return Err(WriteError::Blocked),
+            (Some(code), _) => return Err(WriteError::Stopped(code)),
+            (None, _) => {}
+        }
         if state.write_done || matches!(state.stage, Stage::Arriving(_) | Stage::Offered | Stage::Refusing) {
             return Err(WriteError::Closed);
         }
@@ -257,7 +265,9 @@ impl Tunnel {
                     self.wait_to_write(stream);
                     return Err(WriteError::Blocked);
                 }
-                Err(quinn_proto::WriteError::Stopped(code)) => return Err(self.stopped_write(stream, code)),
+                Err(quinn_proto::WriteError::Stopped(code)) => {
+                    return Err(WriteError::Stopped(Code::new(code.into_inner())));
+                }
                 Err(quinn_proto::WriteError::ClosedStream) => return Err(WriteError::Closed),
             };
         self.touch(now);
@@ -378,7 +388,11 @@ impl Tunnel {
                 let decoder = HeaderDecoder::new(self.limits.header_bytes);
                 self.streams.insert(id, Stream::new(Stage::Arriving(decoder), Vec::new(), self.now));
                 self.set_deadline(id, self.limits.header_time);
-                self.advance(id);
+                // STOP_SENDING may come before everything else of a stream.
+                match self.connection.send_stream(id.0).stopped() {
+                    Ok(Some(code)) => self.stopped(id, code),
+                    _ => self.advance(id),
+                }
             }
         }
     }
@@ -430,7 +444,7 @@ impl Tunnel {
                 self.reading_done(id);
                 self.events.push_back(Event::Reset { stream: id, code });
             }
-            _ => self.cancel_offer(id, Code::CANCELLED),
+            _ => self.cancel_offer(id, code),
         }
     }
 
@@ -453,18 +467,21 @@ impl Tunnel {
         }
     }
 
+    /// The peer has sent STOP_SENDING. The answer to that is RESET_STREAM with the same code (RFC 9000, section 3.5),
+    /// whatever the application makes of it.
     pub(super) fn stopped(&mut self, id: StreamId, code: VarInt) {
-        self.drop_cork(id);
-        match self.streams.get(&id).map(|stream| &stream.stage) {
-            // The answer that says why is on its way.
-            None | Some(Stage::Asked(_)) => {}
-            Some(Stage::Refusing) => {
-                self.streams.remove(&id);
+        let code = Code::new(code.into_inner());
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        match stream.stage {
+            Stage::Arriving(_) | Stage::Offered => self.cancel_offer(id, code),
+            Stage::Refusing => {
+                self.reset_half(id, code);
+                self.remove(id);
             }
-            Some(Stage::Arriving(_) | Stage::Offered) => self.cancel_offer(id, Code::CANCELLED),
-            Some(Stage::Running) => {
-                let code = Code::new(code.into_inner());
-                self.events.push_back(Event::Stopped { stream: id, code });
+            Stage::Asked(_) | Stage::Running => {
+                stream.stopped = Some(code);
+                self.tell_stopped(id);
+                self.reset_half(id, code);
             }
         }
     }
