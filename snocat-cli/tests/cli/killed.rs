@@ -15,8 +15,8 @@ use crate::program::{Keys, PATIENCE, Program, binaries, bound_address, free_port
 const IDLE: Duration = Duration::from_secs(30 + 10);
 /// A kernel closes the sockets of a process that was killed.
 const AT_ONCE: Duration = Duration::from_secs(5);
-/// The next keep-alive, the wait for an answer to it, and time for a busy machine.
-const SOON: Duration = Duration::from_secs(12 + 2 + 8);
+/// The next keep-alive, the time that the path gets, and time for a busy machine.
+const SOON: Duration = Duration::from_secs(12 + 10 + 8);
 
 /// A server, a client, and a connection through both of which each end is in hand.
 struct Scene {

@@ -4,6 +4,10 @@
 mod commands;
 mod credentials;
 mod killed;
+#[cfg(target_os = "linux")]
+mod namespaces;
+#[cfg(target_os = "linux")]
+mod outage;
 mod program;
 #[cfg(target_os = "linux")]
 mod strangers;

@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::task::Poll;
@@ -65,7 +65,7 @@ pub enum ConnectError {
     NoAnswer {
         /// Where the attempts went.
         addresses: Vec<SocketAddr>,
-        /// Whether a host said that nothing listens there. A hint: anybody on the way can say so.
+        /// Whether the server's host said that nothing listens there. A hint: anybody on the way can forge it.
         unreachable: bool,
     },
     /// The server's certificate was turned down.
@@ -89,7 +89,8 @@ fn list(addresses: &[SocketAddr]) -> String {
 ///
 /// All addresses of the host are raced, 250 ms apart, because UDP to a port that nobody listens on is silent; only
 /// the first to complete the handshake authenticates. Gives up after
-/// [`Limits::authentication_time`](snocat_core::Limits::authentication_time).
+/// [`Limits::authentication_time`](snocat_core::Limits::authentication_time); an address whose host says that nothing
+/// listens there, after [`Limits::refusal_time`](snocat_core::Limits::refusal_time).
 ///
 /// # Errors
 /// [`ConnectError`].
@@ -131,12 +132,7 @@ async fn attempt<R: Runtime>(
     start: Start,
     deadline: Instant,
 ) -> Result<Result<Connected<R>, ConnectError>, ConnectError> {
-    let local = match address.ip() {
-        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-    };
-    let driver =
-        Driver::client(runtime.clone(), SocketAddr::new(local, 0), config).map_err(ConnectError::Socket)?;
+    let driver = Driver::client(runtime.clone(), address.ip(), config).map_err(ConnectError::Socket)?;
     let cell = driver.connect(config, start, address, &to.server_name)?;
     let attempt = Attempt(&cell);
     let bindings: Vec<Result<BindingId, TunnelError>> = cell.peek(|state| {
@@ -166,6 +162,9 @@ async fn attempt<R: Runtime>(
                     None => Err(ConnectError::Closed(reason)),
                 },
                 ClosedBy::Local if reason.code == Code::TIMEOUT => {
+                    Err(ConnectError::NoAnswer { addresses: vec![address], unreachable })
+                }
+                ClosedBy::Idle if unreachable => {
                     Err(ConnectError::NoAnswer { addresses: vec![address], unreachable })
                 }
                 ClosedBy::Local if reason.code == Code::LOST_RACE => Err(ConnectError::Closed(reason)),
