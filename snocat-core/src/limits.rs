@@ -116,6 +116,9 @@ pub struct Limits {
     pub probe_time: Duration,
     /// Interval of the attempts to reach the peer meanwhile: a server that was restarted is met within it.
     pub probe_interval: Duration,
+    /// Time between two stateless resets, with which a server that was restarted ends the tunnels of the one before it. Of all
+    /// its clients, a thousand a second can be told. A reset is shorter than what it answers, so it is of no use to flood others.
+    pub reset_interval: Duration,
     /// Silence after which an attempt to connect is given up when the peer's host has said that nothing listens there.
     pub refusal_time: Duration,
 }
@@ -158,6 +161,7 @@ impl Default for Limits {
             idle: Duration::from_secs(30),
             probe_time: Duration::from_secs(10),
             probe_interval: Duration::from_secs(1),
+            reset_interval: Duration::from_millis(1),
             refusal_time: Duration::from_millis(500),
         }
     }

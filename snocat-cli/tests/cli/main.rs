@@ -2,6 +2,7 @@
 #![cfg(unix)]
 
 mod commands;
+mod connecting;
 mod credentials;
 mod killed;
 #[cfg(target_os = "linux")]

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use snocat_core::auth::Outcome;
 use snocat_core::{BindingId, CloseReason, ClosedBy, Code, Refusal, TunnelError};
@@ -99,6 +99,19 @@ pub async fn connect<R: Runtime>(
     to: &Destination,
     config: &ClientConfig,
 ) -> Result<Connected<R>, ConnectError> {
+    connect_watched(runtime, to, config, |_| ()).await
+}
+
+/// [`connect`], which says of each address that it begins to try it.
+///
+/// # Errors
+/// [`ConnectError`].
+pub async fn connect_watched<R: Runtime>(
+    runtime: &R,
+    to: &Destination,
+    config: &ClientConfig,
+    trying: impl Fn(SocketAddr),
+) -> Result<Connected<R>, ConnectError> {
     let deadline = runtime.now() + config.limits.authentication_time;
     let resolved = futures_lite::future::or(runtime.resolve(&to.host, to.port), async {
         runtime.sleep_until(deadline).await;
@@ -114,6 +127,7 @@ pub async fn connect<R: Runtime>(
     let alone = addresses.len() == 1;
     let attempts = addresses.into_iter().map(|address| {
         let start = if alone { Start::AtOnce } else { Start::Racing(won.clone()) };
+        trying(address);
         attempt(runtime, address, to, config, start, deadline)
     });
     match race(runtime, attempts).await {
@@ -121,6 +135,9 @@ pub async fn connect<R: Runtime>(
         Err(failures) => Err(worst(failures).unwrap_or(ConnectError::NoAddress(to.host.clone()))),
     }
 }
+
+/// How often an attempt looks whether it was refused.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// One attempt. An error of the outer kind lets the next address try; one of the inner kind is the server's last
 /// word.
@@ -144,7 +161,10 @@ async fn attempt<R: Runtime>(
     driver.run();
     cell.run();
     let outcome = futures_lite::future::or(outcome(&cell), async {
-        runtime.sleep_until(deadline).await;
+        while runtime.now() < deadline {
+            runtime.sleep_until(deadline.min(runtime.now() + LOOK)).await;
+            driver.look_for_refusals();
+        }
         Err(CloseReason::local(Refusal::new(Code::TIMEOUT, "no answer in time")))
     });
     match outcome.await {

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime};
 
+use ring::hmac;
 use snocat_core::auth::ListeningConfig;
 use snocat_core::quic::TimeSource;
 use snocat_core::{
@@ -75,7 +76,12 @@ impl<R: Runtime> Driver<R> {
             authentication: config.authentication.clone(),
         };
         let (limits, congestion) = (config.limits.clone(), config.congestion);
-        Self::start(runtime, address, None, limits, congestion, Some((listen, acceptor)))
+        let socket = Socket::bind(&runtime, address, None)?;
+        let reset_key = match &config.reset_secret {
+            Some(secret) => secret.key(socket.local_addr()),
+            None => hmac::Key::new(hmac::HMAC_SHA256, &seed(&runtime)?),
+        };
+        Self::start(runtime, socket, reset_key, limits, congestion, Some((listen, acceptor)))
     }
 
     /// A driver for one outgoing connection, to a host: it ends with it.
@@ -85,24 +91,25 @@ impl<R: Runtime> Driver<R> {
             IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
         };
         let (limits, congestion) = (config.limits.clone(), config.congestion);
-        Self::start(runtime, SocketAddr::new(local, 0), Some(peer), limits, congestion, None)
+        let socket = Socket::bind(&runtime, SocketAddr::new(local, 0), Some(peer))?;
+        let reset_key = hmac::Key::new(hmac::HMAC_SHA256, &seed(&runtime)?);
+        Self::start(runtime, socket, reset_key, limits, congestion, None)
     }
 
     fn start(
         runtime: R,
-        address: SocketAddr,
-        peer: Option<IpAddr>,
+        socket: Socket<R>,
+        reset_key: hmac::Key,
         limits: Limits,
         congestion: CongestionControl,
         listening: Option<(ListenConfig, Arc<Acceptor<R>>)>,
     ) -> io::Result<Arc<Self>> {
         let (listen, acceptor) = listening.unzip();
-        let socket = Socket::bind(&runtime, address, peer)?;
         let closing = listen.is_none();
         let (asked, local) = (runtime.clone(), socket.local_addr().ip());
         let config = EndpointConfig {
             seed: seed(&runtime)?,
-            reset_key: Arc::new(ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &seed(&runtime)?)),
+            reset_key: Arc::new(reset_key),
             limits,
             congestion,
             allow_mtud: !socket.may_fragment(),
@@ -234,6 +241,13 @@ impl<R: Runtime> Driver<R> {
         self.accept();
         context.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Looks whether the server's host has refused what a client has sent. Not every runtime wakes those who receive for
+    /// that; they learn of it with the next datagram that they send.
+    pub(crate) fn look_for_refusals(&self) {
+        self.socket.take_errors();
+        self.pass_refusal_on();
     }
 
     /// Tells the tunnel of a client that the server's host has said that nothing listens there.

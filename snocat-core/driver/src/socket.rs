@@ -203,7 +203,7 @@ impl<R: Runtime> Socket<R> {
     }
 
     /// Reads what ICMP has to say. Returns whether there was anything.
-    fn take_errors(&self) -> bool {
+    pub(crate) fn take_errors(&self) -> bool {
         let mut any = false;
         while let Some(error) = self.io.take_error() {
             any = true;
