@@ -248,6 +248,15 @@ pub struct ServerArgs {
     #[arg(long, value_name = "FIRST:LAST", default_value_t = Ports(8080..=8090))]
     pub ports: Ports,
 
+    /// A directory in which the server keeps what has to outlast a restart
+    ///
+    /// It holds the secret with which a server that was restarted tells clients that their tunnels have ended, even if the
+    /// process was killed: they learn it with the next packet that they send, at the latest 12 seconds later. Without it they
+    /// notice by silence, after up to 42 seconds. The directory is made; it must be for its owner alone (mode 0700), and no
+    /// other server may use a copy of it.
+    #[arg(long, value_name = "DIR")]
+    pub state: Option<PathBuf>,
+
     /// How to share the network.
     #[command(flatten)]
     pub sending: Sending,
@@ -444,7 +453,7 @@ impl From<Congestion> for CongestionControl {
 pub struct Format {
     /// Tell events as JSON, one object a line
     ///
-    /// Each has "event": listening {quic}, tunnel-up {tunnel, remote, method, identity}, bound {tunnel, addresses,
+    /// Each has "event": listening {quic}, connecting {driver, addresses, since} while there is no answer, tunnel-up {tunnel, remote, method, identity}, bound {tunnel, addresses,
     /// target}, tunnel-down {tunnel, reason}, strangers {admitted, authenticated, retried, ignored_total,
     /// ignored_source, refused, now, peak}, stopped.
     #[arg(long)]

@@ -1,14 +1,15 @@
 //! `snocat client`: opens a tunnel to a server, and connects what comes through it to one target.
 
 use std::io;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use futures_lite::future;
 use snocat_driver::core::route::{Policy, RouteAddress};
 use snocat_driver::core::{CloseReason, Code};
 use snocat_driver::{
-    BindError, Binding, ClientConfig, Connected, Destination, Runtime, Tcp, TcpRouter, Tunnel, connect,
+    BindError, Binding, ClientConfig, Connected, Destination, Runtime, Tcp, TcpRouter, Tunnel,
+    connect_watched,
 };
 
 use crate::args::ClientArgs;
@@ -22,6 +23,10 @@ use crate::{offer, tls};
 
 /// How long the end waits for the server to hear of it.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// How long a server may stay silent before the client says what it is trying, and how often it says so again.
+const PATIENCE: Duration = Duration::from_secs(1);
+const REPEAT: Duration = Duration::from_secs(4);
 
 /// How long the target has to answer at start before a warning says that it did not.
 const PROBE: Duration = Duration::from_secs(5);
@@ -78,7 +83,20 @@ pub(crate) async fn session<R: Runtime>(
         stop.requested().await;
         None
     };
-    match future::or(stopped, async { Some(connect(runtime, destination, config).await) }).await {
+    let tried = Mutex::new(Vec::new());
+    let trying = |address| tried.lock().unwrap_or_else(PoisonError::into_inner).push(address);
+    let connecting = async { Some(connect_watched(runtime, destination, config, trying).await) };
+    let since = SystemTime::now();
+    let waiting = async {
+        let mut next = runtime.now() + PATIENCE;
+        loop {
+            runtime.sleep_until(next).await;
+            next += REPEAT;
+            let addresses = tried.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            tell(Event::Connecting { driver: attempt.driver.clone(), addresses, since });
+        }
+    };
+    match future::or(stopped, future::or(connecting, waiting)).await {
         None => Ok(()),
         Some(Err(error)) => Err(attempt.connect(&error)),
         Some(Ok(connected)) => serve(runtime, connected, target, attempt, tell, stop).await,

@@ -22,6 +22,7 @@ pub mod output;
 pub mod page;
 pub mod server;
 pub mod signal;
+pub mod state;
 pub mod tls;
 pub mod token;
 pub mod values;

@@ -9,7 +9,7 @@ use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 use snocat_driver::core::AdmissionCounts;
@@ -29,6 +29,15 @@ pub enum Event {
     Listening {
         /// Where it listens, with the real port.
         quic: SocketAddr,
+    },
+    /// The client has had no answer of the server yet.
+    Connecting {
+        /// The server, as the client was told.
+        driver: String,
+        /// What was tried so far. Empty while the host's addresses are being looked up.
+        addresses: Vec<SocketAddr>,
+        /// When it began.
+        since: SystemTime,
     },
     /// A tunnel is authenticated.
     TunnelUp {
@@ -78,6 +87,15 @@ impl fmt::Display for Event {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Listening { quic } => write!(formatter, "listening on {quic}"),
+            Self::Connecting { driver, addresses, since } => {
+                let since = rfc3339(*since);
+                if addresses.is_empty() {
+                    write!(formatter, "connecting to {driver}: looking for its addresses since {since}")
+                } else {
+                    let addresses = join(addresses);
+                    write!(formatter, "connecting to {driver}: no answer from {addresses} since {since}")
+                }
+            }
             Self::TunnelUp { tunnel, remote, side, method, identity } => {
                 let towards = match side {
                     Side::Server => "from",
@@ -115,6 +133,17 @@ impl Event {
         let text = |text: &String| Value::from(text.as_str());
         let (name, fields) = match self {
             Self::Listening { quic } => ("listening", vec![("quic", Value::from(quic.to_string()))]),
+            Self::Connecting { driver, addresses, since } => {
+                let addresses = addresses.iter().map(ToString::to_string).collect::<Vec<_>>();
+                (
+                    "connecting",
+                    vec![
+                        ("driver", text(driver)),
+                        ("addresses", Value::from(addresses)),
+                        ("since", Value::from(rfc3339(*since))),
+                    ],
+                )
+            }
             Self::TunnelUp { tunnel, remote, side: _, method, identity } => (
                 "tunnel-up",
                 vec![
@@ -162,6 +191,15 @@ impl Event {
     }
 }
 
+/// A time as RFC 3339 has it, in UTC and whole seconds.
+fn rfc3339(time: SystemTime) -> String {
+    let utc = time::UtcDateTime::from(time);
+    let (year, month, day) = utc.to_calendar_date();
+    let (hour, minute, second) = utc.as_hms();
+    let month = u8::from(month);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
 fn join(addresses: &[SocketAddr]) -> String {
     addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
@@ -207,6 +245,10 @@ impl Output {
 
     /// Tells an event. Never waits.
     pub fn event(&self, event: &Event) {
+        if let (Event::Connecting { .. }, false) = (event, self.json) {
+            // How it goes on is no result: people find it on stderr.
+            return note(one_line(&event.to_string()));
+        }
         self.line(if self.json { event.to_json() } else { one_line(&event.to_string()) });
     }
 
@@ -294,6 +336,16 @@ mod tests {
         let address = |text: &str| text.parse::<SocketAddr>().unwrap();
         vec![
             Event::Listening { quic: address("127.0.0.1:9090") },
+            Event::Connecting {
+                driver: "localhost:9090".into(),
+                addresses: vec![address("[::1]:9090"), address("127.0.0.1:9090")],
+                since: SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000),
+            },
+            Event::Connecting {
+                driver: "localhost:9090".into(),
+                addresses: Vec::new(),
+                since: SystemTime::UNIX_EPOCH,
+            },
             Event::TunnelUp {
                 tunnel: "web".into(),
                 remote: address("127.0.0.1:5555"),
@@ -333,6 +385,8 @@ mod tests {
             lines,
             [
                 "listening on 127.0.0.1:9090",
+                "connecting to localhost:9090: no answer from [::1]:9090, 127.0.0.1:9090 since 2027-01-15T08:00:00Z",
+                "connecting to localhost:9090: looking for its addresses since 1970-01-01T00:00:00Z",
                 "tunnel web is up (from 127.0.0.1:5555, ed25519, alice)",
                 "tunnel web is up (to [::1]:9090, none)",
                 "forwarding 127.0.0.1:8080, [::1]:8080 -> web (127.0.0.1:3000)",
@@ -355,6 +409,8 @@ mod tests {
             lines,
             [
                 r#"{"event":"listening","quic":"127.0.0.1:9090"}"#,
+                r#"{"event":"connecting","driver":"localhost:9090","addresses":["[::1]:9090","127.0.0.1:9090"],"since":"2027-01-15T08:00:00Z"}"#,
+                r#"{"event":"connecting","driver":"localhost:9090","addresses":[],"since":"1970-01-01T00:00:00Z"}"#,
                 r#"{"event":"tunnel-up","tunnel":"web","remote":"127.0.0.1:5555","method":"ed25519","identity":"alice"}"#,
                 r#"{"event":"tunnel-up","tunnel":"web","remote":"[::1]:9090","method":"none","identity":null}"#,
                 r#"{"event":"bound","tunnel":"web","addresses":["127.0.0.1:8080","[::1]:8080"],"target":"127.0.0.1:3000"}"#,

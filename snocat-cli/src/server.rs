@@ -19,6 +19,7 @@ use crate::error::Error;
 use crate::explain;
 use crate::output::{self, Event, Output, Side};
 use crate::signal::Stop;
+use crate::state;
 
 /// How often at most it is told that strangers were turned away.
 const STRANGERS: Duration = Duration::from_secs(10);
@@ -46,6 +47,7 @@ pub async fn run<R: Runtime>(
     let mut config = ServerConfig::new(accepted.tls(), accepted.config());
     config.limits = arguments.strangers.limits();
     config.congestion = arguments.sending.congestion.into();
+    config.reset_secret = arguments.state.as_deref().map(state::reset_secret).transpose()?;
     let server = bind(&runtime, arguments.quic, &config)?;
     output.event(&Event::Listening { quic: server.local_addr() });
     let forwarder = PortForwarder::new(runtime.clone(), arguments.tcp, arguments.ports.0);

@@ -113,9 +113,17 @@ pub struct Limits {
     pub keep_alive: Duration,
     /// Silence after which a tunnel is lost.
     pub idle: Duration,
-    /// Silence after which it is lost when something else says, too, that the peer is gone
-    /// ([`Tunnel::probe`](crate::Tunnel::probe)). Long enough for several attempts to reach it.
+    /// Silence after which it is lost while the peer's own host says that the peer is gone
+    /// ([`Tunnel::probe`](crate::Tunnel::probe)). As long as a router takes to dial in: it may have the peer's address, and
+    /// refuse what it does not forward yet.
     pub probe_time: Duration,
+    /// Interval of the attempts to reach the peer meanwhile: a server that was restarted is met within it.
+    pub probe_interval: Duration,
+    /// Time between two stateless resets, with which a server that was restarted ends the tunnels of the one before it. Of all
+    /// its clients, a thousand a second can be told. A reset is shorter than what it answers, so it is of no use to flood others.
+    pub reset_interval: Duration,
+    /// Silence after which an attempt to connect is given up when the peer's host has said that nothing listens there.
+    pub refusal_time: Duration,
 }
 
 impl Default for Limits {
@@ -155,7 +163,10 @@ impl Default for Limits {
             binding_requests: 1024,
             keep_alive: Duration::from_secs(12),
             idle: Duration::from_secs(30),
-            probe_time: Duration::from_secs(2),
+            probe_time: Duration::from_secs(10),
+            probe_interval: Duration::from_secs(1),
+            reset_interval: Duration::from_millis(1),
+            refusal_time: Duration::from_millis(500),
         }
     }
 }

@@ -15,8 +15,10 @@ use crate::program::{Keys, PATIENCE, Program, binaries, bound_address, free_port
 const IDLE: Duration = Duration::from_secs(30 + 10);
 /// A kernel closes the sockets of a process that was killed.
 const AT_ONCE: Duration = Duration::from_secs(5);
-/// The next keep-alive, the wait for an answer to it, and time for a busy machine.
-const SOON: Duration = Duration::from_secs(12 + 2 + 8);
+/// The next keep-alive, and time for a busy machine.
+const KEEP_ALIVE: Duration = Duration::from_secs(12 + 8);
+/// The next keep-alive, the time that the path gets, and time for a busy machine.
+const SOON: Duration = Duration::from_secs(12 + 10 + 8);
 
 /// A server, a client, and a connection through both of which each end is in hand.
 struct Scene {
@@ -31,11 +33,11 @@ struct Scene {
 }
 
 impl Scene {
-    fn new(binary: &str) -> Self {
+    fn new(binary: &str, options: &[&str]) -> Self {
         let keys = Keys::new();
         let target = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let ports = free_ports(1);
-        let (mut server, driver) = keys.server(binary, &ports, &[]);
+        let (mut server, driver) = keys.server(binary, &ports, options);
         let mut client = keys.client(binary, driver, target.local_addr().unwrap(), &["--name", "web"]);
         client.event("tunnel-up");
         let bound = client.event("bound");
@@ -76,7 +78,7 @@ fn on_each_runtime(test: fn(&str)) {
 #[test]
 fn a_killed_server_is_noticed_before_the_idle_time_is_over() {
     on_each_runtime(|binary| {
-        let scene = Scene::new(binary);
+        let scene = Scene::new(binary, &[]);
         let began = Instant::now();
         scene.server.signal(Signal::KILL);
         is_reset(scene.visitor, AT_ONCE);
@@ -89,7 +91,7 @@ fn a_killed_server_is_noticed_before_the_idle_time_is_over() {
 #[test]
 fn a_killed_client_leaves_its_name_and_port_within_the_idle_time() {
     on_each_runtime(|binary| {
-        let mut scene = Scene::new(binary);
+        let mut scene = Scene::new(binary, &[]);
         let began = Instant::now();
         scene.client.signal(Signal::KILL);
         is_reset(scene.inside, AT_ONCE);
@@ -101,5 +103,34 @@ fn a_killed_client_leaves_its_name_and_port_within_the_idle_time() {
         let mut next = scene.keys.client(binary, scene.driver, target, &["--name", "web", "--port", port]);
         next.event("tunnel-up");
         next.event("bound");
+    });
+}
+
+/// A server that keeps its state ends the tunnels of the one before it, as soon as their clients send anything.
+#[test]
+fn a_server_that_was_killed_and_started_again_ends_the_old_tunnels_at_once() {
+    on_each_runtime(|binary| {
+        for (busy, time) in [(true, AT_ONCE), (false, KEEP_ALIVE)] {
+            let place = tempfile::tempdir().unwrap();
+            let state = place.path().join("state");
+            let options = ["--state", state.to_str().unwrap()];
+            let mut scene = Scene::new(binary, &options);
+            if !busy {
+                // What a new tunnel tries out, such as longer datagrams, is over then.
+                thread::sleep(Duration::from_secs(4));
+            }
+            scene.server.signal(Signal::KILL);
+            drop(scene.server);
+            let (_again, _) = scene.keys.server_at(binary, scene.driver, &scene.ports, &options);
+            let began = Instant::now();
+            if busy {
+                scene.inside.write_all(b"something for the visitor").unwrap();
+            }
+            is_reset(scene.visitor, AT_ONCE);
+            is_reset(scene.inside, time);
+            println!("{binary}, busy: {busy}: noticed after {:?}", began.elapsed());
+            scene.client.end().failed_with(&["was restarted"]);
+            assert!(began.elapsed() < time, "{:?}", began.elapsed());
+        }
     });
 }

@@ -2,10 +2,15 @@
 #![cfg(unix)]
 
 mod commands;
+mod connecting;
 mod credentials;
 #[cfg(target_os = "linux")]
 mod examples;
 mod killed;
+#[cfg(target_os = "linux")]
+mod namespaces;
+#[cfg(target_os = "linux")]
+mod outage;
 mod program;
 #[cfg(target_os = "linux")]
 mod strangers;

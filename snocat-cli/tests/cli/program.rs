@@ -100,18 +100,30 @@ impl Program {
         })
     }
 
+    /// The next line of stderr.
+    pub(crate) fn error_line(&mut self) -> String {
+        self.stderr.recv_timeout(PATIENCE).unwrap()
+    }
+
     /// The next line of stdout, if there is one before it ends.
     pub(crate) fn next_line(&mut self) -> Option<String> {
         self.stdout.recv_timeout(PATIENCE).ok()
     }
 
-    /// The next line of stdout, an event with this name.
+    /// The next line of stdout, an event with this name. On a machine that is busy a client may say before that it is still
+    /// connecting.
     #[track_caller]
     pub(crate) fn event(&mut self, name: &str) -> Value {
-        let line = self.line();
-        let event: Value = serde_json::from_str(&line).unwrap();
-        assert_eq!(event.get("event").and_then(Value::as_str), Some(name), "{line}");
-        event
+        loop {
+            let line = self.line();
+            let event: Value = serde_json::from_str(&line).unwrap();
+            let found = event.get("event").and_then(Value::as_str);
+            if found == Some("connecting") && name != "connecting" {
+                continue;
+            }
+            assert_eq!(found, Some(name), "{line}");
+            return event;
+        }
     }
 
     /// The id of its process.
@@ -193,11 +205,23 @@ impl Keys {
     /// Starts a server on a free UDP port that gives out `ports`; returns it with its address.
     #[track_caller]
     pub(crate) fn server(&self, binary: &str, ports: &str, more: &[&str]) -> (Program, SocketAddr) {
+        self.server_at(binary, (Ipv4Addr::LOCALHOST, 0).into(), ports, more)
+    }
+
+    /// Starts a server on this UDP address.
+    #[track_caller]
+    pub(crate) fn server_at(
+        &self,
+        binary: &str,
+        quic: SocketAddr,
+        ports: &str,
+        more: &[&str],
+    ) -> (Program, SocketAddr) {
+        let quic = quic.to_string();
         let mut arguments = vec!["server".to_owned(), "--json".to_owned()];
         let (cert, key) = (self.text("server.pub.pem"), self.text("server.priv.pem"));
-        arguments.extend(
-            ["--cert", &cert, "--key", &key, "--quic", "127.0.0.1:0", "--ports", ports].map(str::to_owned),
-        );
+        arguments
+            .extend(["--cert", &cert, "--key", &key, "--quic", &quic, "--ports", ports].map(str::to_owned));
         if !more.contains(&"--auth") {
             arguments.extend(["--token-file".to_owned(), self.text("token")]);
         }

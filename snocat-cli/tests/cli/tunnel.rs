@@ -186,14 +186,15 @@ fn nothing_at_the_servers_address() {
     let closed = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
     let clients = [
         (keys.client(binary(), silent.local_addr().unwrap(), target, &[]), "nothing answers at"),
-        (keys.client(binary(), closed, target, &[]), "nothing "),
+        (keys.client(binary(), closed, target, &[]), "nothing listens at"),
     ];
     let stopped = keys.client(binary(), silent.local_addr().unwrap(), target, &[]);
     std::thread::sleep(Duration::from_millis(500));
     let asked = Instant::now();
     stopped.signal(Signal::INT);
     let ended = stopped.end();
-    assert_eq!((ended.code, ended.stdout.as_str()), (Some(0), "{\"event\":\"stopped\"}\n"), "{ended:?}");
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(ended.stdout.ends_with("{\"event\":\"stopped\"}\n"), "{ended:?}");
     assert!(asked.elapsed() < PROMPTLY);
     for (client, words) in clients {
         client.end().failed_with(&[words, "snocat server"]);

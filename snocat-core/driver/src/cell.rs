@@ -70,7 +70,7 @@ pub(crate) struct State {
     /// What they are composed in. Lent by the socket; kept only while they wait.
     buffer: Vec<u8>,
     drained: bool,
-    /// A host has said that nothing listens at the peer's address.
+    /// The peer's host has said that nothing listens there.
     pub(crate) unreachable: bool,
 
     /// Methods of the application that the authentication runs.
@@ -396,9 +396,8 @@ impl State {
         };
         let contents = self.buffer.get(..transmit.size).unwrap_or_default();
         let sent = driver.socket.send(&transmit, contents);
-        if driver.socket.take_unreachable() {
-            self.unreachable = true;
-            self.tunnel.probe(self.now);
+        if driver.socket.take_refused() {
+            self.refused();
         }
         if sent.is_ok() {
             return true;
@@ -408,6 +407,12 @@ impl State {
             self.woken.extend(driver.socket.wait_writable(task));
         }
         false
+    }
+
+    /// The peer's host has said that nothing listens there.
+    pub(crate) fn refused(&mut self) {
+        self.unreachable = true;
+        self.tunnel.probe(self.now);
     }
 
     fn dispatch(&mut self, event: Event) {

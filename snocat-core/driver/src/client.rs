@@ -2,11 +2,11 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use snocat_core::auth::Outcome;
 use snocat_core::{BindingId, CloseReason, ClosedBy, Code, Refusal, TunnelError};
@@ -65,7 +65,7 @@ pub enum ConnectError {
     NoAnswer {
         /// Where the attempts went.
         addresses: Vec<SocketAddr>,
-        /// Whether a host said that nothing listens there. A hint: anybody on the way can say so.
+        /// Whether the server's host said that nothing listens there. A hint: anybody on the way can forge it.
         unreachable: bool,
     },
     /// The server's certificate was turned down.
@@ -89,7 +89,8 @@ fn list(addresses: &[SocketAddr]) -> String {
 ///
 /// All addresses of the host are raced, 250 ms apart, because UDP to a port that nobody listens on is silent; only
 /// the first to complete the handshake authenticates. Gives up after
-/// [`Limits::authentication_time`](snocat_core::Limits::authentication_time).
+/// [`Limits::authentication_time`](snocat_core::Limits::authentication_time); an address whose host says that nothing
+/// listens there, after [`Limits::refusal_time`](snocat_core::Limits::refusal_time).
 ///
 /// # Errors
 /// [`ConnectError`].
@@ -97,6 +98,19 @@ pub async fn connect<R: Runtime>(
     runtime: &R,
     to: &Destination,
     config: &ClientConfig,
+) -> Result<Connected<R>, ConnectError> {
+    connect_watched(runtime, to, config, |_| ()).await
+}
+
+/// [`connect`], which says of each address that it begins to try it.
+///
+/// # Errors
+/// [`ConnectError`].
+pub async fn connect_watched<R: Runtime>(
+    runtime: &R,
+    to: &Destination,
+    config: &ClientConfig,
+    trying: impl Fn(SocketAddr),
 ) -> Result<Connected<R>, ConnectError> {
     let deadline = runtime.now() + config.limits.authentication_time;
     let resolved = futures_lite::future::or(runtime.resolve(&to.host, to.port), async {
@@ -113,6 +127,7 @@ pub async fn connect<R: Runtime>(
     let alone = addresses.len() == 1;
     let attempts = addresses.into_iter().map(|address| {
         let start = if alone { Start::AtOnce } else { Start::Racing(won.clone()) };
+        trying(address);
         attempt(runtime, address, to, config, start, deadline)
     });
     match race(runtime, attempts).await {
@@ -120,6 +135,9 @@ pub async fn connect<R: Runtime>(
         Err(failures) => Err(worst(failures).unwrap_or(ConnectError::NoAddress(to.host.clone()))),
     }
 }
+
+/// How often an attempt looks whether it was refused.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// One attempt. An error of the outer kind lets the next address try; one of the inner kind is the server's last
 /// word.
@@ -131,12 +149,7 @@ async fn attempt<R: Runtime>(
     start: Start,
     deadline: Instant,
 ) -> Result<Result<Connected<R>, ConnectError>, ConnectError> {
-    let local = match address.ip() {
-        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-    };
-    let driver =
-        Driver::client(runtime.clone(), SocketAddr::new(local, 0), config).map_err(ConnectError::Socket)?;
+    let driver = Driver::client(runtime.clone(), address.ip(), config).map_err(ConnectError::Socket)?;
     let cell = driver.connect(config, start, address, &to.server_name)?;
     let attempt = Attempt(&cell);
     let bindings: Vec<Result<BindingId, TunnelError>> = cell.peek(|state| {
@@ -148,7 +161,10 @@ async fn attempt<R: Runtime>(
     driver.run();
     cell.run();
     let outcome = futures_lite::future::or(outcome(&cell), async {
-        runtime.sleep_until(deadline).await;
+        while runtime.now() < deadline {
+            runtime.sleep_until(deadline.min(runtime.now() + LOOK)).await;
+            driver.look_for_refusals();
+        }
         Err(CloseReason::local(Refusal::new(Code::TIMEOUT, "no answer in time")))
     });
     match outcome.await {
@@ -166,6 +182,9 @@ async fn attempt<R: Runtime>(
                     None => Err(ConnectError::Closed(reason)),
                 },
                 ClosedBy::Local if reason.code == Code::TIMEOUT => {
+                    Err(ConnectError::NoAnswer { addresses: vec![address], unreachable })
+                }
+                ClosedBy::Idle if unreachable => {
                     Err(ConnectError::NoAnswer { addresses: vec![address], unreachable })
                 }
                 ClosedBy::Local if reason.code == Code::LOST_RACE => Err(ConnectError::Closed(reason)),

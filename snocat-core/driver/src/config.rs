@@ -1,7 +1,10 @@
 //! What a server and a client are made from.
 
+use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
+use ring::hmac;
 use snocat_core::auth::{ConnectingConfig, External, ListeningConfig};
 use snocat_core::route::RouteAddress;
 use snocat_core::{CongestionControl, Limits};
@@ -21,7 +24,39 @@ pub struct ServerConfig {
     pub limits: Limits,
     /// The congestion control of what this side sends.
     pub congestion: CongestionControl,
+    /// Tells the clients of a server that was here before, at the same address and with the same secret, that their tunnels
+    /// have ended. Without it a secret is drawn at each start, and such clients notice by silence only.
+    pub reset_secret: Option<ResetSecret>,
     pub(crate) methods: Methods,
+}
+
+/// The secret that proves a stateless reset (RFC 9000, section 10.3): a server that knows nothing of a tunnel any more ends
+/// it for the client, which nobody else can.
+///
+/// It has to outlast the server's process, and to stay secret: whoever has it can end any tunnel of the server. Two servers
+/// that run at the same time must not share it, because one would prove resets of the other's tunnels to whoever
+/// asks; on one machine they may, as keys are derived for each address.
+#[derive(Clone)]
+pub struct ResetSecret([u8; 32]);
+
+impl ResetSecret {
+    /// Takes 32 bytes that nobody can guess.
+    pub const fn new(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The key for a server that is bound to `address`.
+    pub(crate) fn key(&self, address: SocketAddr) -> hmac::Key {
+        let secret = hmac::Key::new(hmac::HMAC_SHA256, &self.0);
+        let derived = hmac::sign(&secret, format!("snocat stateless reset {address}").as_bytes());
+        hmac::Key::new(hmac::HMAC_SHA256, derived.as_ref())
+    }
+}
+
+impl fmt::Debug for ResetSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResetSecret").finish_non_exhaustive()
+    }
 }
 
 impl ServerConfig {
@@ -32,6 +67,7 @@ impl ServerConfig {
             authentication,
             limits: Limits::default(),
             congestion: CongestionControl::default(),
+            reset_secret: None,
             methods: Methods::default(),
         }
     }
@@ -97,4 +133,21 @@ pub struct Binding {
     pub port: u16,
     /// What the streams of this binding are to be addressed to.
     pub address: RouteAddress,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reset_keys_are_of_one_secret_and_one_address() {
+        let key = |secret: u8, address: &str| {
+            let key = ResetSecret::new([secret; 32]).key(address.parse().unwrap());
+            hmac::sign(&key, b"id").as_ref().to_vec()
+        };
+        assert_eq!(key(1, "192.0.2.1:9090"), key(1, "192.0.2.1:9090"));
+        assert_ne!(key(1, "192.0.2.1:9090"), key(2, "192.0.2.1:9090"));
+        assert_ne!(key(1, "192.0.2.1:9090"), key(1, "192.0.2.1:9091"));
+        assert!(!format!("{:?}", ResetSecret::new([77; 32])).contains("77"));
+    }
 }

@@ -5,11 +5,12 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime};
 
+use ring::hmac;
 use snocat_core::auth::ListeningConfig;
 use snocat_core::quic::TimeSource;
 use snocat_core::{
@@ -17,7 +18,7 @@ use snocat_core::{
     EndpointEvent, Limits, ListenConfig, Refusal, TunnelEvent, TunnelId,
 };
 
-use crate::cell::{Cell, Start};
+use crate::cell::{self, Cell, Start};
 use crate::config::{ClientConfig, ServerConfig};
 use crate::runtime::{Runtime, Timer};
 use crate::server::Acceptor;
@@ -74,28 +75,41 @@ impl<R: Runtime> Driver<R> {
             time_source: Arc::new(SystemClock),
             authentication: config.authentication.clone(),
         };
-        Self::start(runtime, address, config.limits.clone(), config.congestion, Some((listen, acceptor)))
+        let (limits, congestion) = (config.limits.clone(), config.congestion);
+        let socket = Socket::bind(&runtime, address, None)?;
+        let reset_key = match &config.reset_secret {
+            Some(secret) => secret.key(socket.local_addr()),
+            None => hmac::Key::new(hmac::HMAC_SHA256, &seed(&runtime)?),
+        };
+        Self::start(runtime, socket, reset_key, limits, congestion, Some((listen, acceptor)))
     }
 
-    /// A driver for one outgoing connection: it ends with it.
-    pub(crate) fn client(runtime: R, address: SocketAddr, config: &ClientConfig) -> io::Result<Arc<Self>> {
-        Self::start(runtime, address, config.limits.clone(), config.congestion, None)
+    /// A driver for one outgoing connection, to a host: it ends with it.
+    pub(crate) fn client(runtime: R, peer: IpAddr, config: &ClientConfig) -> io::Result<Arc<Self>> {
+        let local: IpAddr = match peer {
+            IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let (limits, congestion) = (config.limits.clone(), config.congestion);
+        let socket = Socket::bind(&runtime, SocketAddr::new(local, 0), Some(peer))?;
+        let reset_key = hmac::Key::new(hmac::HMAC_SHA256, &seed(&runtime)?);
+        Self::start(runtime, socket, reset_key, limits, congestion, None)
     }
 
     fn start(
         runtime: R,
-        address: SocketAddr,
+        socket: Socket<R>,
+        reset_key: hmac::Key,
         limits: Limits,
         congestion: CongestionControl,
         listening: Option<(ListenConfig, Arc<Acceptor<R>>)>,
     ) -> io::Result<Arc<Self>> {
         let (listen, acceptor) = listening.unzip();
-        let socket = Socket::bind(&runtime, address, listen.is_none())?;
         let closing = listen.is_none();
         let (asked, local) = (runtime.clone(), socket.local_addr().ip());
         let config = EndpointConfig {
             seed: seed(&runtime)?,
-            reset_key: Arc::new(ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &seed(&runtime)?)),
+            reset_key: Arc::new(reset_key),
             limits,
             congestion,
             allow_mtud: !socket.may_fragment(),
@@ -206,7 +220,9 @@ impl<R: Runtime> Driver<R> {
     fn poll_receiving(self: &Arc<Self>, context: &mut Context<'_>, receiving: &mut Receiving<R>) -> Poll<()> {
         self.socket.poll_senders(context);
         for _ in 0..BATCHES {
-            if self.poll_batch(context, receiving).is_pending() {
+            let received = self.poll_batch(context, receiving);
+            self.pass_refusal_on();
+            if received.is_pending() {
                 let more = self.accept();
                 let over = {
                     let state = lock(&self.state);
@@ -225,6 +241,23 @@ impl<R: Runtime> Driver<R> {
         self.accept();
         context.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Looks whether the server's host has refused what a client has sent. Not every runtime wakes those who receive for
+    /// that; they learn of it with the next datagram that they send.
+    pub(crate) fn look_for_refusals(&self) {
+        self.socket.take_errors();
+        self.pass_refusal_on();
+    }
+
+    /// Tells the tunnel of a client that the server's host has said that nothing listens there.
+    fn pass_refusal_on(&self) {
+        if self.socket.take_refused() {
+            let cells: Vec<_> = lock(&self.state).cells.iter().flatten().cloned().collect();
+            for cell in cells {
+                cell.with(cell::State::refused);
+            }
+        }
     }
 
     /// Receives one batch. A socket that fails is left alone for a while.

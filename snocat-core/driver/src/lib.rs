@@ -35,8 +35,8 @@ pub use authentication::{
     AuthenticationChannel, AuthenticationClient, AuthenticationHandler, ChannelError, Denied,
 };
 pub use bytes::Bytes;
-pub use client::{ConnectError, Connected, Destination, connect};
-pub use config::{Binding, ClientConfig, ServerConfig};
+pub use client::{ConnectError, Connected, Destination, connect, connect_watched};
+pub use config::{Binding, ClientConfig, ResetSecret, ServerConfig};
 pub use copy::copy;
 pub use forward::{Bound, PortForwarder};
 pub use router::{Router, RoutingClient, Service, ServiceFuture, TcpRouter, dial, serve};

@@ -114,9 +114,9 @@ pub enum Direction {
 /// What ICMP has said about a datagram. Anybody on the way can say so.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum Icmp {
-    /// Nobody is where it went.
-    Unreachable,
-    /// Something else.
+    /// This host says that nothing listens on the port that the datagram was sent to. Only the host itself can know.
+    PortUnreachable(IpAddr),
+    /// Anything else: a router that knows no way, or a datagram that is too long.
     Other,
 }
 

@@ -1,7 +1,7 @@
 //! The UDP socket of a driver: batches in both directions, and who waits when it is full.
 
 use std::io::{self, IoSliceMut};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
@@ -30,7 +30,9 @@ pub(crate) struct Socket<R: Runtime> {
     io: R::Udp,
     local: SocketAddr,
     full: Mutex<Waiting>,
-    unreachable: AtomicBool,
+    /// The only host that this socket sends to, if it is a client's.
+    peer: Option<IpAddr>,
+    refused: AtomicBool,
     /// Buffers that batches are composed in, while nobody does.
     spare: Mutex<Vec<Vec<u8>>>,
 }
@@ -46,15 +48,17 @@ struct Waiting {
 }
 
 impl<R: Runtime> Socket<R> {
-    /// Binds to `address`. With `watch_errors`, what ICMP says is noted ([`take_unreachable`](Self::take_unreachable)).
-    pub(crate) fn bind(runtime: &R, address: SocketAddr, watch_errors: bool) -> io::Result<Self> {
-        let io = runtime.bind(address, watch_errors)?;
+    /// Binds to `address`. If all that it sends goes to one `peer`, what that host says in ICMP messages is noted
+    /// ([`take_refused`](Self::take_refused)).
+    pub(crate) fn bind(runtime: &R, address: SocketAddr, peer: Option<IpAddr>) -> io::Result<Self> {
+        let io = runtime.bind(address, peer.is_some())?;
         let local = io.local_addr()?;
         Ok(Self {
             io,
             local,
             full: Mutex::default(),
-            unreachable: AtomicBool::new(false),
+            peer: peer.map(|peer| peer.to_canonical()),
+            refused: AtomicBool::new(false),
             spare: Mutex::default(),
         })
     }
@@ -67,10 +71,10 @@ impl<R: Runtime> Socket<R> {
         self.io.may_fragment()
     }
 
-    /// Whether some host has said, since this was asked last, that nothing listens where a datagram went. Only a
-    /// hint: anybody on the way can say so.
-    pub(crate) fn take_unreachable(&self) -> bool {
-        self.unreachable.load(Ordering::Relaxed) && self.unreachable.swap(false, Ordering::Relaxed)
+    /// Whether the peer's host has said, since this was asked last, that nothing listens where a datagram went. Only a
+    /// hint: anybody on the way can forge it.
+    pub(crate) fn take_refused(&self) -> bool {
+        self.refused.load(Ordering::Relaxed) && self.refused.swap(false, Ordering::Relaxed)
     }
 
     /// How many datagrams of `mtu` bytes may be sent at once. The kernel may change its mind at any time.
@@ -199,12 +203,12 @@ impl<R: Runtime> Socket<R> {
     }
 
     /// Reads what ICMP has to say. Returns whether there was anything.
-    fn take_errors(&self) -> bool {
+    pub(crate) fn take_errors(&self) -> bool {
         let mut any = false;
         while let Some(error) = self.io.take_error() {
             any = true;
-            if error == Icmp::Unreachable {
-                self.unreachable.store(true, Ordering::Relaxed);
+            if matches!(error, Icmp::PortUnreachable(host) if Some(host) == self.peer) {
+                self.refused.store(true, Ordering::Relaxed);
             }
         }
         any

@@ -84,8 +84,13 @@ impl<S: Registered> Udp for SystemUdp<S> {
 
     fn take_error(&self) -> Option<Icmp> {
         let error = self.state.recv_transport_error(self.socket.socket()).ok().flatten()?;
-        Some(match error.payload {
-            TransportErrorPayload::Unreachable => Icmp::Unreachable,
+        // Linux has a number of its own for "port unreachable"; what routers say about hosts and networks has others.
+        let refused =
+            io::Error::from_raw_os_error(error.raw_errno).kind() == io::ErrorKind::ConnectionRefused;
+        Some(match (error.payload, error.addr) {
+            (TransportErrorPayload::Unreachable, Some(host)) if refused => {
+                Icmp::PortUnreachable(host.ip().to_canonical())
+            }
             _ => Icmp::Other,
         })
     }

@@ -25,7 +25,8 @@ pub struct EndpointConfig {
     /// Where all randomness of the endpoint and its tunnels comes from: connection ids, among others. It
     /// must be unpredictable in production.
     pub seed: [u8; 32],
-    /// Authenticates stateless resets.
+    /// Authenticates stateless resets. With the key of an endpoint that was at the same address before, the peers of that one
+    /// learn with their next packet that their tunnels have ended.
     pub reset_key: Arc<dyn HmacKey>,
     /// The limits of every tunnel.
     pub limits: Limits,
@@ -126,6 +127,7 @@ impl Quic {
         let mut endpoint = quinn_proto::EndpointConfig::new(config.reset_key.clone());
         let ids = seed(&mut rng);
         endpoint.rng_seed(Some(seed(&mut rng)));
+        endpoint.min_reset_interval(limits.reset_interval);
         endpoint.cid_generator(move || Box::new(Ids(ChaCha20Rng::from_seed(ids))));
         let longest_taken = limits.datagram_bytes.clamp(SMALLEST, LONGEST);
         let _within_bounds = endpoint.max_udp_payload_size(longest_taken).is_ok();

@@ -83,8 +83,17 @@ enum Deadline {
     Relief,
     /// The end of a stranger's tunnel, whatever it makes of it.
     Forget,
-    /// The peer's answer to a probe, when so many acknowledgements had come before it.
-    Probe(u64),
+    /// The look whether the peer is still silent, and still said to be gone.
+    Probe,
+}
+
+/// The peer's host has said that the peer is gone.
+#[derive(Debug)]
+struct Doubt {
+    /// Datagrams that had come from the peer before. One more is a sign of life.
+    heard: u64,
+    first: Instant,
+    last: Instant,
 }
 
 /// One tunnel. See the contract at the head of the crate.
@@ -119,7 +128,8 @@ pub struct Tunnel {
     next_ticket: u64,
     /// The question of the authentication that waits for an answer.
     question: Option<u64>,
-    probing: bool,
+    /// The peer is said to be gone, and may be.
+    doubt: Option<Doubt>,
     /// The endpoint has been told to forget this tunnel.
     forgotten: bool,
     /// What has come for this tunnel since it ended.
@@ -184,7 +194,7 @@ impl Tunnel {
             transmit_due: true,
             next_ticket: 0,
             question: None,
-            probing: false,
+            doubt: None,
             forgotten: false,
             late: 0,
             limits,
@@ -227,7 +237,7 @@ impl Tunnel {
                 Deadline::Stall(stream) => self.look_at_unread(stream),
                 Deadline::Relief => self.relieve(),
                 Deadline::Forget => self.forget(),
-                Deadline::Probe(before) => self.probe_timed_out(before),
+                Deadline::Probe => self.look_for_life(),
             }
         }
     }
@@ -326,20 +336,34 @@ impl Tunnel {
         self.close_with(refusal);
     }
 
-    /// Asks the peer for a sign of life, because something outside says that it is gone: an ICMP message, say.
-    /// Anybody can forge that, so by itself it ends nothing; but a peer that does not answer either, within
-    /// [`Limits::probe_time`], is lost before the idle time is over.
+    /// Takes in that the peer's host says that nothing listens at the peer's address: an ICMP message, port unreachable.
+    /// What a router says about the way, such as host unreachable, is no reason to call this.
+    ///
+    /// Anybody on the way can forge it, so by itself it ends nothing. The tunnel asks the peer for a sign of life, and again
+    /// each [`Limits::probe_interval`]. The tunnel is lost if there is none for [`Limits::probe_time`] and this is called again
+    /// meanwhile, because the attempts are refused as well. If they are not, the network is down, and only the idle
+    /// time ends the tunnel.
+    ///
+    /// An attempt to connect that has heard nothing from the peer is given up after [`Limits::refusal_time`].
     pub fn probe(&mut self, now: Instant) {
-        if !self.is_established() || self.probing {
+        let heard = self.connection.stats().udp_rx.datagrams;
+        let is_asked = match self.phase {
+            Phase::Established => true,
+            Phase::Handshake(Role::Connecting { .. }) => heard == 0,
+            _ => false,
+        };
+        if !is_asked {
             return;
         }
         self.touch(now);
-        self.probing = true;
-        self.connection.ping();
-        let acknowledgements = self.connection.stats().frame_rx.acks;
-        // Several attempts must have had the time to reach it, however far away it is.
-        let patience = self.limits.probe_time.max(self.connection.rtt() * 8);
-        self.deadlines.insert((self.now + patience, Deadline::Probe(acknowledgements)));
+        let now = self.now;
+        match &mut self.doubt {
+            Some(doubt) => doubt.last = now,
+            None => {
+                self.doubt = Some(Doubt { heard, first: now, last: now });
+                self.ask_for_life();
+            }
+        }
     }
 
     /// The name of this tunnel at its endpoint.
@@ -540,13 +564,36 @@ impl Tunnel {
         self.events.push_back(Event::Closed(reason));
     }
 
-    fn probe_timed_out(&mut self, acknowledgements_before: u64) {
-        self.probing = false;
-        if self.connection.stats().frame_rx.acks == acknowledgements_before {
+    /// Asks the peer for a sign of life, and plans the look whether it came.
+    fn ask_for_life(&mut self) {
+        let interval = if self.is_established() {
+            self.connection.ping();
+            self.limits.probe_interval
+        } else {
+            self.limits.refusal_time
+        };
+        self.deadlines.insert((self.now + interval, Deadline::Probe));
+    }
+
+    fn look_for_life(&mut self) {
+        let Some(doubt) = &self.doubt else { return };
+        let patience = if self.is_established() {
+            // Several attempts must have had the time to reach the peer, however far away it is.
+            self.limits.probe_time.max(self.connection.rtt() * 8)
+        } else {
+            Duration::ZERO
+        };
+        if self.connection.stats().udp_rx.datagrams != doubt.heard {
+            self.doubt = None;
+        } else if self.now < doubt.first + patience {
+            self.ask_for_life();
+        } else if doubt.last >= doubt.first + patience / 2 {
             let_the_end_pass(&self.connection);
             self.connection.close(self.now, varint(Code::TIMEOUT), Bytes::new());
             self.closed(CloseReason { by: ClosedBy::Idle, code: Code::TIMEOUT, text: String::new() });
             self.collect_endpoint_events();
+        } else {
+            self.doubt = None;
         }
     }
 

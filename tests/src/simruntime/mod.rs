@@ -24,6 +24,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use snocat_driver::Icmp;
 use snocat_driver::core::sim::{LinkConfig, Rng};
 
 pub use peers::Peer;
@@ -111,6 +112,11 @@ impl Simulation {
     /// Changes all links, those there are and those to come.
     pub fn set_links(&self, link: &LinkConfig) {
         self.shared.lock().set_links(link);
+    }
+
+    /// From now on nothing gets through, and whoever sends is told this by ICMP. `None` ends the outage.
+    pub fn set_outage(&self, said: Option<Icmp>) {
+        self.shared.lock().outage = said;
     }
 
     /// From now on no socket sends longer datagrams than this.

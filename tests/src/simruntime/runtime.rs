@@ -86,6 +86,11 @@ impl SimRuntime {
         self.sleep_until(until).await;
     }
 
+    /// Has all UDP sockets of this host told something by ICMP.
+    pub fn tell(&self, said: Icmp) {
+        self.shared.lock().tell(self.ip, said);
+    }
+
     /// Its address.
     pub fn ip(&self) -> IpAddr {
         self.ip

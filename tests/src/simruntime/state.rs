@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Wake, Waker};
 use std::time::{Duration, Instant};
 
-use snocat_driver::Direction;
 use snocat_driver::core::sim::{Chance, Host, Network, Rng};
+use snocat_driver::{Direction, Icmp};
 
 use super::sockets::Socket;
 use super::{Machines, Trace};
@@ -76,6 +76,8 @@ pub(super) struct State {
     base: Instant,
     pub(super) machines: Machines,
     pub(super) network: Network,
+    /// Nothing gets through, and this is what ICMP says about it.
+    pub(super) outage: Option<Icmp>,
     pub(super) rng: Rng,
     events: BTreeMap<(Duration, u64), Event>,
     tasks: BTreeMap<u64, Task>,
@@ -104,6 +106,7 @@ impl Shared {
             base,
             machines,
             network: Network::new(rng.draw()),
+            outage: None,
             rng,
             events: BTreeMap::new(),
             tasks: BTreeMap::new(),

@@ -107,12 +107,16 @@ impl State {
         let from = udp.host;
         let ecn = batch.ecn.and_then(|ecn| quic::EcnCodepoint::from_bits(ecn as u8));
         for datagram in batch.contents.chunks(size) {
-            self.network.send(from, batch.destination, ecn, datagram);
             *self.sent.entry(number).or_default() += 1;
+            if let Some(said) = self.outage {
+                self.told(number, said);
+                continue;
+            }
+            self.network.send(from, batch.destination, ecn, datagram);
             let is_there =
                 |number: &u64| self.sockets.get(number).is_some_and(|to| to.local == batch.destination);
             if !self.hosts.values().any(is_there) {
-                self.unreachable(number);
+                self.told(number, Icmp::PortUnreachable(batch.destination.ip()));
             }
         }
         let after = self.moment();
@@ -120,12 +124,18 @@ impl State {
         Ok(())
     }
 
-    /// Nobody is where a datagram went.
-    fn unreachable(&mut self, sender: u64) {
+    pub(super) fn tell(&mut self, host: IpAddr, said: Icmp) {
+        let sockets = self.sockets.iter().filter(|(_, socket)| socket.local.ip() == host);
+        let numbers: Vec<u64> = sockets.map(|(number, _)| *number).collect();
+        numbers.into_iter().for_each(|number| self.told(number, said));
+    }
+
+    /// ICMP has something to say about a datagram.
+    fn told(&mut self, sender: u64, said: Icmp) {
         if let Some(udp) = self.udp(sender)
             && udp.watches
         {
-            udp.said.push_back(Icmp::Unreachable);
+            udp.said.push_back(said);
             udp.failed = true;
             self.stir(sender, Direction::Read);
         }
