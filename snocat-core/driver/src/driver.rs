@@ -22,7 +22,7 @@ use crate::config::{ClientConfig, ServerConfig};
 use crate::runtime::{Runtime, Timer};
 use crate::server::Acceptor;
 use crate::socket::{Buffers, Socket};
-use crate::sync::{Waiters, lock};
+use crate::sync::{Waiters, lock, wait};
 
 /// Batches of one turn of the receiving task, before the other tasks have theirs: up to 350 datagrams of Ethernet.
 const BATCHES: usize = 2;
@@ -171,14 +171,10 @@ impl<R: Runtime> Driver<R> {
         state.cells.iter().flatten().cloned().collect()
     }
 
-    /// Tunnels, those among them that are only being closed.
-    pub(crate) fn tunnels(&self) -> usize {
-        lock(&self.state).tunnels
-    }
-
-    /// Has the task woken when a tunnel is gone.
-    pub(crate) fn wait_for_change(&self, context: &Context<'_>) {
-        lock(&self.state).waiters.register(context);
+    /// Waits until there is no tunnel, not even one that is only being closed.
+    pub(crate) async fn emptied(&self) {
+        let is_empty = |state: &mut State<R>| (state.tunnels == 0).then_some(());
+        wait(&self.state, |state| Some(&mut state.waiters), is_empty).await;
     }
 
     /// Carries a tunnel's events to the endpoint and returns the answers.
@@ -191,7 +187,7 @@ impl<R: Runtime> Driver<R> {
             for event in events {
                 if event.is_drained() {
                     gone = state.remove(id);
-                    state.waiters.release(&mut woken);
+                    state.waiters.wake_all(&mut woken);
                 }
                 answers.extend(state.endpoint.handle_event(id, event));
             }
