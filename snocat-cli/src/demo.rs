@@ -117,7 +117,9 @@ fn secrets() -> Result<(ServerConfig, ClientTls, TokenSecret), Error> {
         TokenSecret::new(token::random()?.to_vec()).map_err(|error| cannot("make a token", &error))?;
     let keys = TokenKeys::new(vec![TokenKey::of(NAME, secret.clone())]);
     let authentication = ListeningConfig::only(keys);
-    Ok((ServerConfig::new(server_tls, authentication), client_tls, secret))
+    let mut server = ServerConfig::new(server_tls, authentication);
+    server.serves_bindings = true;
+    Ok((server, client_tls, secret))
 }
 
 fn cannot(what: &str, error: &dyn std::error::Error) -> Error {

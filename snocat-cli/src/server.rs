@@ -46,6 +46,7 @@ pub async fn run<R: Runtime>(
     let mut config = ServerConfig::new(accepted.tls(), accepted.config());
     config.limits = arguments.strangers.limits();
     config.congestion = arguments.sending.congestion.into();
+    config.serves_bindings = true;
     let server = bind(&runtime, arguments.quic, &config)?;
     output.event(&Event::Listening { quic: server.local_addr() });
     let forwarder = PortForwarder::new(runtime.clone(), arguments.tcp, arguments.ports.0);

@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use snocat_driver::core::open::Header;
 use snocat_driver::core::{Code, Limits};
-use snocat_driver::{Offer, OpenError, Runtime, Stream, Tunnel};
-use snocat_tests::simruntime::{Bare, CLIENT, Done, Machines, SimRuntime, World, each_seed, simulate};
+use snocat_driver::{BindError, Offer, OpenError, Runtime, ServerEvent, Stream, Tunnel};
+use snocat_tests::simruntime::{
+    Bare, CLIENT, Done, Machines, SERVER, SimRuntime, World, dial, each_seed, listen, simulate,
+};
 
 /// Futures of each kind that are dropped while they wait: more than may wait in one tunnel.
 const CANCELLED: usize = 5_000;
@@ -188,6 +190,54 @@ fn a_server_whose_closing_is_given_up_is_closed() {
             while server.next().await.is_some() {}
             assert_eq!(listening.closed().await.code, Code::STOPPING);
             assert_eq!(connecting.closed().await.code, Code::STOPPING);
+        });
+    });
+}
+
+/// Neither side serves bindings. The client's request is there before the server's application knows of the tunnel.
+#[test]
+fn a_binding_that_nobody_serves_is_refused_at_once() {
+    each_seed(20, |seed| {
+        simulate(seed, Machines::drawn(seed), async |world: World| {
+            let (limits, address) = (Limits::default(), "/tcp/80".parse().unwrap());
+            let server = listen(&world.sim, false, &limits);
+            let connected =
+                dial(&world.sim, &SERVER.to_string(), Some(&address), false, &limits).await.unwrap();
+            let Some(ServerEvent::TunnelUp(listening)) = server.next().await else { unreachable!() };
+            let early = connected.bindings.into_iter().next().unwrap();
+            for pending in [early, listening.bind(0, &address), connected.tunnel.bind(1, &address)] {
+                let begin = world.sim.elapsed();
+                let Err(BindError::Refused(refusal)) = pending.bound().await else { unreachable!() };
+                assert_eq!(refusal.code, Code::BIND_NOT_OFFERED);
+                assert!(world.sim.elapsed() - begin < Duration::from_secs(1));
+            }
+            for tunnel in [&listening, &connected.tunnel] {
+                assert!(tunnel.binding_request().await.is_none());
+            }
+            Bare { server, listening, connecting: connected.tunnel }.stop().await;
+        });
+    });
+}
+
+/// A server that is slow to look at its tunnels loses none of what their clients have asked for.
+#[test]
+fn a_binding_that_comes_early_waits_for_who_serves_it() {
+    each_seed(20, |seed| {
+        simulate(seed, Machines::drawn(seed), async |world: World| {
+            let (limits, address) = (Limits::default(), "/tcp/80".parse().unwrap());
+            let server = listen(&world.sim, true, &limits);
+            let connected =
+                dial(&world.sim, &SERVER.to_string(), Some(&address), false, &limits).await.unwrap();
+            let Some(ServerEvent::TunnelUp(listening)) = server.next().await else { unreachable!() };
+            let runtime = world.visitors();
+            runtime.sleep_until(runtime.now() + Duration::from_secs(5)).await;
+            let request = listening.binding_request().await.unwrap();
+            assert_eq!((request.port(), request.address()), (0, &address));
+            let bound = ([192, 0, 2, 1], 8080).into();
+            request.answer(Ok(vec![bound]));
+            let binding = connected.bindings.into_iter().next().unwrap();
+            assert_eq!(binding.bound().await.unwrap(), [bound]);
+            Bare { server, listening, connecting: connected.tunnel }.stop().await;
         });
     });
 }

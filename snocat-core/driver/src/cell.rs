@@ -85,6 +85,8 @@ pub(crate) struct State {
     pub(crate) offers: BTreeMap<StreamId, Header>,
     pub(crate) offer_waiters: Waiters,
     pub(crate) open_waiters: Waiters,
+    /// Whether the application gives the peer the ports that it asks for.
+    pub(crate) serves_bindings: bool,
     pub(crate) binding_requests: VecDeque<(BindingId, u16, RouteAddress)>,
     pub(crate) binding_answers: BTreeMap<BindingId, Result<Vec<SocketAddr>, Refusal>>,
     /// Those that wait for anything rare: the outcome, bindings, the end.
@@ -157,6 +159,7 @@ impl<R: Runtime> Cell<R> {
             offers: BTreeMap::new(),
             offer_waiters: Waiters::default(),
             open_waiters: Waiters::default(),
+            serves_bindings: driver.serves_bindings,
             binding_requests: VecDeque::new(),
             binding_answers: BTreeMap::new(),
             waiters: Waiters::default(),
@@ -344,6 +347,11 @@ impl<R: Runtime> Awaited for Cell<R> {
     }
 }
 
+/// What a binding is refused with that nobody serves.
+pub(crate) fn not_served() -> Refusal {
+    Refusal::new(Code::BIND_NOT_OFFERED, "this side binds no ports")
+}
+
 /// What is to be done once the lock is released.
 struct After {
     woken: Vec<Waker>,
@@ -449,6 +457,9 @@ impl State {
                 self.running.accepted(&outcome.method, &mut self.woken);
                 self.accepted = Some(outcome);
                 self.method_done();
+            }
+            Event::BindingRequested { binding, .. } if !self.serves_bindings => {
+                let _it_is_new = self.tunnel.answer_binding(self.now, binding, Err(not_served()));
             }
             Event::BindingRequested { binding, port, address } => {
                 self.binding_requests.push_back((binding, port, address));

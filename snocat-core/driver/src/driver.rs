@@ -35,6 +35,8 @@ const REST: Duration = Duration::from_millis(100);
 pub(crate) struct Driver<R: Runtime> {
     pub(crate) runtime: R,
     pub(crate) socket: Socket<R>,
+    /// Whether the application gives peers the ports that they ask for.
+    pub(crate) serves_bindings: bool,
     acceptor: Option<Arc<Acceptor<R>>>,
     state: Mutex<State<R>>,
 }
@@ -74,19 +76,21 @@ impl<R: Runtime> Driver<R> {
             time_source: Arc::new(SystemClock),
             authentication: config.authentication.clone(),
         };
-        Self::start(runtime, address, config.limits.clone(), config.congestion, Some((listen, acceptor)))
+        let endpoint = (config.limits.clone(), config.congestion);
+        Self::start(runtime, address, endpoint, config.serves_bindings, Some((listen, acceptor)))
     }
 
     /// A driver for one outgoing connection: it ends with it.
     pub(crate) fn client(runtime: R, address: SocketAddr, config: &ClientConfig) -> io::Result<Arc<Self>> {
-        Self::start(runtime, address, config.limits.clone(), config.congestion, None)
+        let endpoint = (config.limits.clone(), config.congestion);
+        Self::start(runtime, address, endpoint, config.serves_bindings, None)
     }
 
     fn start(
         runtime: R,
         address: SocketAddr,
-        limits: Limits,
-        congestion: CongestionControl,
+        (limits, congestion): (Limits, CongestionControl),
+        serves_bindings: bool,
         listening: Option<(ListenConfig, Arc<Acceptor<R>>)>,
     ) -> io::Result<Arc<Self>> {
         let (listen, acceptor) = listening.unzip();
@@ -109,7 +113,7 @@ impl<R: Runtime> Driver<R> {
             closing,
             waiters: Waiters::default(),
         };
-        Ok(Arc::new(Self { runtime, socket, acceptor, state: Mutex::new(state) }))
+        Ok(Arc::new(Self { runtime, socket, serves_bindings, acceptor, state: Mutex::new(state) }))
     }
 
     /// Starts the receiving task. Of a client, after [`connect`](Self::connect): it ends when there is no tunnel.

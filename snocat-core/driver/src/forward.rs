@@ -49,7 +49,8 @@ impl<R: Runtime> PortForwarder<R> {
         Self { runtime, ip, ports, leases: Arc::new(Mutex::new(leases)) }
     }
 
-    /// Serves what the tunnel asks for, until it ends; its ports are free again then.
+    /// Serves what the tunnel asks for, until it ends; its ports are free again then. Returns at once if the server's
+    /// configuration does not say that [it serves bindings](crate::ServerConfig::serves_bindings).
     pub async fn serve(&self, tunnel: Tunnel<R>, mut on_bound: impl FnMut(&Bound) + Send) {
         while let Some(request) = tunnel.binding_request().await {
             // Whoever takes its own tunnel's name over, gets its port, too.

@@ -13,7 +13,7 @@ use snocat_core::open::Header;
 use snocat_core::route::RouteAddress;
 use snocat_core::{BindingId, CloseReason, Code, Refusal, StreamId, TunnelError, TunnelId};
 
-use crate::cell::{Cell, Slot, State};
+use crate::cell::{Cell, Slot, State, not_served};
 use crate::runtime::Runtime;
 use crate::stream::Stream;
 use crate::sync::{Key, wait};
@@ -155,11 +155,17 @@ impl<R: Runtime> Tunnel<R> {
         PendingBinding { tunnel: self.clone(), id }
     }
 
-    /// The next port the peer asks for; `None` once the tunnel has ended.
+    /// The next port the peer asks for; `None` once the tunnel has ended. `None` at once if the configuration does not say
+    /// that bindings are served ([`ServerConfig::serves_bindings`](crate::ServerConfig::serves_bindings)): all of them are
+    /// refused then.
     pub async fn binding_request(&self) -> Option<BindingRequest<R>> {
         let next = |state: &mut State| match state.closed {
+            None if state.serves_bindings => state.binding_requests.pop_front().map(Some),
+            None => {
+                tracing::warn!(tunnel = %self.id(), "bindings are refused: `serves_bindings` is not set");
+                Some(None)
+            }
             Some(_) => Some(None),
-            None => state.binding_requests.pop_front().map(Some),
         };
         wait(&*self.0.cell, |state| Some(&mut state.waiters), next)
             .await
@@ -307,7 +313,7 @@ impl<R: Runtime> BindingRequest<R> {
 
 impl<R: Runtime> Drop for BindingRequest<R> {
     fn drop(&mut self) {
-        self.send(Err(Refusal::new(Code::BIND_NOT_OFFERED, "this side binds no ports")));
+        self.send(Err(not_served()));
     }
 }
 

@@ -40,20 +40,21 @@ fn secret() -> TokenSecret {
     TokenSecret::new(SECRET.to_vec()).unwrap()
 }
 
-/// Starts a server that only takes connections in.
-pub fn listen(sim: &Simulation, limits: &Limits) -> TunnelServer<SimRuntime> {
+/// Starts a server that only takes connections in; its tunnels keep what clients ask for, if it is to serve bindings.
+pub fn listen(sim: &Simulation, serves_bindings: bool, limits: &Limits) -> TunnelServer<SimRuntime> {
     let (certificate, key) = identity();
     let tokens = TokenKeys::new(vec![TokenKey::nameless(secret())]);
     let tls = ServerTls::new(vec![certificate], key, None).unwrap();
     let mut config = ServerConfig::new(tls, ListeningConfig::only(tokens));
     config.limits = limits.clone();
+    config.serves_bindings = serves_bindings;
     TunnelServer::bind(sim.host(SERVER), SocketAddr::from((SERVER, PORT)), &config).unwrap()
 }
 
 /// Starts a server that forwards ports, until it is closed.
 pub fn start_server(sim: &Simulation, limits: &Limits) -> Arc<TunnelServer<SimRuntime>> {
     let runtime = sim.host(SERVER);
-    let server = Arc::new(listen(sim, limits));
+    let server = Arc::new(listen(sim, true, limits));
     let serving = server.clone();
     let forwarder = Arc::new(PortForwarder::new(runtime.clone(), IpAddr::V4(SERVER), 1024..=65535));
     runtime.clone().spawn(async move {
@@ -75,12 +76,14 @@ pub async fn dial(
     sim: &Simulation,
     host: &str,
     target: Option<&RouteAddress>,
+    serves_bindings: bool,
     limits: &Limits,
 ) -> Result<Connected<SimRuntime>, ConnectError> {
     let trust = Trust::Authorities(vec![identity().0]);
     let tls = ClientTls::new(trust, None).unwrap();
     let mut config = ClientConfig::new(tls, ConnectingConfig::only(secret()));
     config.limits = limits.clone();
+    config.serves_bindings = serves_bindings;
     config.bindings.extend(target.map(|address| Binding { port: 0, address: address.clone() }));
     let to = Destination { host: host.to_owned(), port: PORT, server_name: "localhost".to_owned() };
     connect(&sim.host(CLIENT), &to, &config).await
@@ -98,7 +101,7 @@ pub async fn connect_client(
 ) -> Result<(Tunnel<SimRuntime>, Option<SocketAddr>), ConnectError> {
     let address = target.map(|target| RouteAddress::tcp(&target.ip().to_string(), target.port()).unwrap());
     let runtime = sim.host(CLIENT);
-    let connected = dial(sim, host, address.as_ref(), limits).await?;
+    let connected = dial(sim, host, address.as_ref(), false, limits).await?;
     let tunnel = connected.tunnel.clone();
     let router = Arc::new(TcpRouter::new(Policy::only(address)));
     runtime.spawn(async move { serve(&connected.tunnel, router).await });
@@ -109,7 +112,7 @@ pub async fn connect_client(
     Ok((tunnel, port))
 }
 
-/// A server and a client of which nobody serves anything.
+/// A server and a client, without anybody who serves what they ask each other for.
 pub struct Bare {
     /// The server.
     pub server: TunnelServer<SimRuntime>,
@@ -122,8 +125,8 @@ pub struct Bare {
 impl Bare {
     /// Starts both sides, with these limits.
     pub async fn start(sim: &Simulation, limits: &Limits) -> Self {
-        let server = listen(sim, limits);
-        let connected = dial(sim, &SERVER.to_string(), None, limits).await.unwrap();
+        let server = listen(sim, true, limits);
+        let connected = dial(sim, &SERVER.to_string(), None, true, limits).await.unwrap();
         let Some(ServerEvent::TunnelUp(listening)) = server.next().await else { unreachable!() };
         Self { server, listening, connecting: connected.tunnel }
     }
