@@ -116,7 +116,9 @@ fn secrets() -> Result<(ServerConfig, ClientTls, TokenSecret), Error> {
     let secret = token::random()?;
     let keys = TokenKeys::new(vec![TokenKey::of(NAME, secret.clone())]);
     let authentication = ListeningConfig::only(keys);
-    Ok((ServerConfig::new(server_tls, authentication), client_tls, secret))
+    let mut server = ServerConfig::new(server_tls, authentication);
+    server.serves_bindings = true;
+    Ok((server, client_tls, secret))
 }
 
 fn cannot(what: &str, error: &dyn std::error::Error) -> Error {

@@ -48,6 +48,7 @@ pub async fn run<R: Runtime>(
     config.limits = arguments.strangers.limits();
     config.congestion = arguments.sending.congestion.into();
     config.reset_secret = arguments.state.as_deref().map(state::reset_secret).transpose()?;
+    config.serves_bindings = true;
     let server = bind(&runtime, arguments.quic, &config)?;
     output.event(&Event::Listening { quic: server.local_addr() });
     let forwarder = PortForwarder::new(runtime.clone(), arguments.tcp, arguments.ports.0);

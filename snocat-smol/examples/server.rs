@@ -20,7 +20,8 @@ pub async fn run(
 ) -> Result<(), Box<dyn Error>> {
     let key = TokenKey::nameless(secret);
     let authentication = ListeningConfig::only(TokenKeys::new(vec![key]));
-    let config = ServerConfig::new(tls, authentication);
+    let mut config = ServerConfig::new(tls, authentication);
+    config.serves_bindings = true;
     let server = TunnelServer::bind(runtime.clone(), "127.0.0.1:0".parse()?, &config)?;
     ready(server.local_addr());
     let ports = Arc::new(PortForwarder::new(runtime.clone(), [127, 0, 0, 1].into(), 8080..=8090));

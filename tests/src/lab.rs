@@ -155,7 +155,8 @@ impl Lab {
     }
 
     /// Starts a server that is made from this.
-    pub fn server_from(&self, config: ServerConfig, options: &Options) -> Server {
+    pub fn server_from(&self, mut config: ServerConfig, options: &Options) -> Server {
+        config.serves_bindings = true;
         let (ready, address) = channel();
         let (events, received) = channel();
         let (accept, accepted) = unbounded_channel();

@@ -259,7 +259,9 @@ fn a_stream_outside_the_policy_is_refused(pairing: Pairing) {
     let (ready, quic) = channel();
     let (failures, failure) = channel();
     let address = RouteAddress::tcp("127.0.0.1", foreign.address.port()).unwrap();
-    let server = Prying { config: lab.server_config(&options), address: address.clone(), ready, failures };
+    let mut config = lab.server_config(&options);
+    config.serves_bindings = true;
+    let server = Prying { config, address: address.clone(), ready, failures };
     let server = run(pairing.server, server);
     // This one never binds a port, so the client is left in peace with its request.
     let quic = quic.recv_timeout(PATIENCE).unwrap();

@@ -29,7 +29,7 @@ use crate::authentication::{self, Methods, Running};
 use crate::driver::Driver;
 use crate::runtime::{Runtime, Timer};
 use crate::server::Acceptor;
-use crate::sync::{Waiters, lock, store, try_lock};
+use crate::sync::{Awaited, Key, Waiters, lock, store, try_lock};
 
 /// Batches of datagrams one drive sends before others have their turn. Each takes up to a tenth of a millisecond, and so long
 /// everybody else's bytes wait, those of quiet tunnels among them.
@@ -69,6 +69,8 @@ pub(crate) struct State {
     blocked: Option<Transmit>,
     /// What they are composed in. Lent by the socket; kept only while they wait.
     buffer: Vec<u8>,
+    /// This tunnel among those that wait for the socket.
+    sender: Option<Key>,
     drained: bool,
     /// The peer's host has said that nothing listens there.
     pub(crate) unreachable: bool,
@@ -83,9 +85,11 @@ pub(crate) struct State {
     pub(crate) offers: BTreeMap<StreamId, Header>,
     pub(crate) offer_waiters: Waiters,
     pub(crate) open_waiters: Waiters,
+    /// Whether the application gives the peer the ports that it asks for.
+    pub(crate) serves_bindings: bool,
     pub(crate) binding_requests: VecDeque<(BindingId, u16, RouteAddress)>,
     pub(crate) binding_answers: BTreeMap<BindingId, Result<Vec<SocketAddr>, Refusal>>,
-    /// Those who wait for anything rare: the outcome, bindings, the end.
+    /// Those that wait for anything rare: the outcome, bindings, the end.
     pub(crate) waiters: Waiters,
 
     woken: Vec<Waker>,
@@ -100,6 +104,8 @@ pub(crate) struct State {
 pub(crate) struct Slot {
     pub(crate) reader: Option<Waker>,
     pub(crate) writer: Option<Waker>,
+    /// Those that wait for its end.
+    pub(crate) waiters: Waiters,
     pub(crate) refused: Option<Refusal>,
     pub(crate) stopped: Option<Code>,
     /// This side has ended its direction.
@@ -108,6 +114,14 @@ pub(crate) struct Slot {
     pub(crate) finished: bool,
     /// The offer was taken back, the peer has reset the stream, or this side has for not being read.
     pub(crate) gone: Option<Code>,
+}
+
+impl Slot {
+    fn wake_all(&mut self, woken: &mut Vec<Waker>) {
+        woken.extend(self.reader.take());
+        woken.extend(self.writer.take());
+        self.waiters.wake_all(woken);
+    }
 }
 
 /// What others are told, in this order.
@@ -134,6 +148,7 @@ impl<R: Runtime> Cell<R> {
             armed: None,
             blocked: None,
             buffer: Vec::new(),
+            sender: None,
             drained: false,
             unreachable: false,
             running: Running::default(),
@@ -144,6 +159,7 @@ impl<R: Runtime> Cell<R> {
             offers: BTreeMap::new(),
             offer_waiters: Waiters::default(),
             open_waiters: Waiters::default(),
+            serves_bindings: driver.serves_bindings,
             binding_requests: VecDeque::new(),
             binding_answers: BTreeMap::new(),
             waiters: Waiters::default(),
@@ -323,6 +339,19 @@ impl<R: Runtime> Cell<R> {
     }
 }
 
+impl<R: Runtime> Awaited for Cell<R> {
+    type State = State;
+
+    fn look<T>(&self, look: impl FnOnce(&mut State) -> T) -> T {
+        self.peek(look)
+    }
+}
+
+/// What a binding is refused with that nobody serves.
+pub(crate) fn not_served() -> Refusal {
+    Refusal::new(Code::BIND_NOT_OFFERED, "this side binds no ports")
+}
+
 /// What is to be done once the lock is released.
 struct After {
     woken: Vec<Waker>,
@@ -354,7 +383,10 @@ impl State {
         // Sending may have brought something up.
         self.take_endpoint_events();
         if self.drained {
-            self.waiters.release(&mut self.woken);
+            self.waiters.wake_all(&mut self.woken);
+            if let Some(key) = self.sender.take() {
+                driver.socket.wait_no_longer(key);
+            }
         }
         if self.drained || self.wanted().is_some_and(|at| self.armed.is_none_or(|armed| at < armed)) {
             self.woken.extend(self.task.clone());
@@ -404,7 +436,7 @@ impl State {
         }
         self.blocked = Some(transmit);
         if let Some(task) = &self.task {
-            self.woken.extend(driver.socket.wait_writable(task));
+            self.woken.extend(driver.socket.wait_writable(&mut self.sender, task));
         }
         false
     }
@@ -431,18 +463,21 @@ impl State {
                 self.accepted = Some(outcome);
                 self.method_done();
             }
+            Event::BindingRequested { binding, .. } if !self.serves_bindings => {
+                let _it_is_new = self.tunnel.answer_binding(self.now, binding, Err(not_served()));
+            }
             Event::BindingRequested { binding, port, address } => {
                 self.binding_requests.push_back((binding, port, address));
-                self.waiters.release(&mut self.woken);
+                self.waiters.wake_all(&mut self.woken);
             }
             Event::BindingAnswered { binding, result } => {
                 self.binding_answers.insert(binding, result);
-                self.waiters.release(&mut self.woken);
+                self.waiters.wake_all(&mut self.woken);
             }
             Event::OpenRequested { stream, header } => {
                 self.streams.insert(stream, Slot::default());
                 self.offers.insert(stream, header);
-                self.offer_waiters.release(&mut self.woken);
+                self.offer_waiters.wake_all(&mut self.woken);
             }
             Event::OpenCancelled { stream } if self.offers.remove(&stream).is_some() => {
                 self.streams.remove(&stream);
@@ -467,7 +502,7 @@ impl State {
                     self.woken.extend(slot.writer.take());
                 }
             }
-            Event::StreamsAvailable => self.open_waiters.release(&mut self.woken),
+            Event::StreamsAvailable => self.open_waiters.wake_first(&mut self.woken),
             Event::Closed(reason) => self.ended(reason),
             _ => {}
         }
@@ -479,15 +514,22 @@ impl State {
             self.running.abandon(&mut self.woken);
             self.outcome = Some(outcome.clone());
             self.news.push_back(News::Up(outcome));
-            self.waiters.release(&mut self.woken);
+            self.waiters.wake_all(&mut self.woken);
         }
     }
 
     fn update(&mut self, stream: StreamId, change: impl FnOnce(&mut Slot)) {
         if let Some(slot) = self.streams.get_mut(&stream) {
             change(slot);
-            self.woken.extend(slot.reader.take());
-            self.woken.extend(slot.writer.take());
+            slot.wake_all(&mut self.woken);
+        }
+    }
+
+    /// An [`open`](crate::Tunnel::open) that has waited is over, in whatever way. If it had been woken, the next one may
+    /// open a stream, too, or the one that it did not open.
+    pub(crate) fn leave_open_waiters(&mut self, key: Key) {
+        if self.open_waiters.leave(key) {
+            self.open_waiters.wake_first(&mut self.woken);
         }
     }
 
@@ -498,12 +540,11 @@ impl State {
         self.offers.clear();
         self.binding_requests.clear();
         for slot in self.streams.values_mut() {
-            self.woken.extend(slot.reader.take());
-            self.woken.extend(slot.writer.take());
+            slot.wake_all(&mut self.woken);
         }
-        self.offer_waiters.release(&mut self.woken);
-        self.open_waiters.release(&mut self.woken);
-        self.waiters.release(&mut self.woken);
+        self.offer_waiters.wake_all(&mut self.woken);
+        self.open_waiters.wake_all(&mut self.woken);
+        self.waiters.wake_all(&mut self.woken);
     }
 
     pub(crate) fn is_drained(&self) -> bool {

@@ -1,21 +1,20 @@
 //! The client: finds the server, races its addresses, and returns with an authenticated tunnel.
 
-use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use snocat_core::auth::Outcome;
 use snocat_core::{BindingId, CloseReason, ClosedBy, Code, Refusal, TunnelError};
 
-use crate::cell::{Cell, Start};
+use crate::cell::{Cell, Start, State};
 use crate::config::ClientConfig;
 use crate::driver::Driver;
 use crate::race::{interleave, race};
 use crate::runtime::Runtime;
+use crate::sync::wait;
 use crate::tls::CertificateProblem;
 use crate::tunnel::{PendingBinding, Tunnel};
 
@@ -211,19 +210,11 @@ impl<R: Runtime> Drop for Attempt<'_, R> {
 }
 
 async fn outcome<R: Runtime>(cell: &Arc<Cell<R>>) -> Result<Outcome, CloseReason> {
-    poll_fn(|context| {
-        cell.peek(|state| {
-            if let Some(reason) = &state.closed {
-                return Poll::Ready(Err(reason.clone()));
-            }
-            if let Some(outcome) = &state.outcome {
-                return Poll::Ready(Ok(outcome.clone()));
-            }
-            state.waiters.register(context);
-            Poll::Pending
-        })
-    })
-    .await
+    let outcome = |state: &mut State| match &state.closed {
+        Some(reason) => Some(Err(reason.clone())),
+        None => state.outcome.clone().map(Ok),
+    };
+    wait(&**cell, |state| Some(&mut state.waiters), outcome).await
 }
 
 /// Of several failures, the one that tells most: silence says less than a certificate.

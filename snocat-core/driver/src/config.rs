@@ -27,6 +27,10 @@ pub struct ServerConfig {
     /// Tells the clients of a server that was here before, at the same address and with the same secret, that their tunnels
     /// have ended. Without it a secret is drawn at each start, and such clients notice by silence only.
     pub reset_secret: Option<ResetSecret>,
+    /// Whether the application gives clients the ports that they ask for: with a
+    /// [`PortForwarder`](crate::PortForwarder), or by [`Tunnel::binding_request`](crate::Tunnel::binding_request). Requests
+    /// then wait for it, also those that come before it asks. If not, they are refused at once.
+    pub serves_bindings: bool,
     pub(crate) methods: Methods,
 }
 
@@ -60,7 +64,7 @@ impl fmt::Debug for ResetSecret {
 }
 
 impl ServerConfig {
-    /// With the default limits and congestion control.
+    /// With the default limits and congestion control. Bindings are not served.
     pub fn new(tls: ServerTls, authentication: ListeningConfig) -> Self {
         Self {
             tls,
@@ -68,6 +72,7 @@ impl ServerConfig {
             limits: Limits::default(),
             congestion: CongestionControl::default(),
             reset_secret: None,
+            serves_bindings: false,
             methods: Methods::default(),
         }
     }
@@ -100,11 +105,14 @@ pub struct ClientConfig {
     pub limits: Limits,
     /// The congestion control of what this side sends.
     pub congestion: CongestionControl,
+    /// Whether the application gives the server the ports that it asks for, as in
+    /// [`ServerConfig::serves_bindings`].
+    pub serves_bindings: bool,
     pub(crate) methods: Methods,
 }
 
 impl ClientConfig {
-    /// Without bindings, with the default limits and congestion control.
+    /// Without bindings, with the default limits and congestion control. Those of the server are not served.
     pub fn new(tls: ClientTls, authentication: ConnectingConfig) -> Self {
         Self {
             tls,
@@ -112,6 +120,7 @@ impl ClientConfig {
             bindings: Vec::new(),
             limits: Limits::default(),
             congestion: CongestionControl::default(),
+            serves_bindings: false,
             methods: Methods::default(),
         }
     }

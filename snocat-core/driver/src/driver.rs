@@ -23,7 +23,7 @@ use crate::config::{ClientConfig, ServerConfig};
 use crate::runtime::{Runtime, Timer};
 use crate::server::Acceptor;
 use crate::socket::{Buffers, Socket};
-use crate::sync::{Waiters, lock};
+use crate::sync::{Waiters, lock, wait};
 
 /// Batches of one turn of the receiving task, before the other tasks have theirs: up to 350 datagrams of Ethernet.
 const BATCHES: usize = 2;
@@ -36,6 +36,8 @@ const REST: Duration = Duration::from_millis(100);
 pub(crate) struct Driver<R: Runtime> {
     pub(crate) runtime: R,
     pub(crate) socket: Socket<R>,
+    /// Whether the application gives peers the ports that they ask for.
+    pub(crate) serves_bindings: bool,
     acceptor: Option<Arc<Acceptor<R>>>,
     state: Mutex<State<R>>,
 }
@@ -81,7 +83,8 @@ impl<R: Runtime> Driver<R> {
             Some(secret) => secret.key(socket.local_addr()),
             None => hmac::Key::new(hmac::HMAC_SHA256, &seed(&runtime)?),
         };
-        Self::start(runtime, socket, reset_key, limits, congestion, Some((listen, acceptor)))
+        let serves_bindings = config.serves_bindings;
+        Self::start(runtime, socket, reset_key, limits, congestion, serves_bindings, Some((listen, acceptor)))
     }
 
     /// A driver for one outgoing connection, to a host: it ends with it.
@@ -93,7 +96,8 @@ impl<R: Runtime> Driver<R> {
         let (limits, congestion) = (config.limits.clone(), config.congestion);
         let socket = Socket::bind(&runtime, SocketAddr::new(local, 0), Some(peer))?;
         let reset_key = hmac::Key::new(hmac::HMAC_SHA256, &seed(&runtime)?);
-        Self::start(runtime, socket, reset_key, limits, congestion, None)
+        let serves_bindings = config.serves_bindings;
+        Self::start(runtime, socket, reset_key, limits, congestion, serves_bindings, None)
     }
 
     fn start(
@@ -102,6 +106,7 @@ impl<R: Runtime> Driver<R> {
         reset_key: hmac::Key,
         limits: Limits,
         congestion: CongestionControl,
+        serves_bindings: bool,
         listening: Option<(ListenConfig, Arc<Acceptor<R>>)>,
     ) -> io::Result<Arc<Self>> {
         let (listen, acceptor) = listening.unzip();
@@ -123,7 +128,7 @@ impl<R: Runtime> Driver<R> {
             closing,
             waiters: Waiters::default(),
         };
-        Ok(Arc::new(Self { runtime, socket, acceptor, state: Mutex::new(state) }))
+        Ok(Arc::new(Self { runtime, socket, serves_bindings, acceptor, state: Mutex::new(state) }))
     }
 
     /// Starts the receiving task. Of a client, after [`connect`](Self::connect): it ends when there is no tunnel.
@@ -185,14 +190,10 @@ impl<R: Runtime> Driver<R> {
         state.cells.iter().flatten().cloned().collect()
     }
 
-    /// Tunnels, those among them that are only being closed.
-    pub(crate) fn tunnels(&self) -> usize {
-        lock(&self.state).tunnels
-    }
-
-    /// Has the task woken when a tunnel is gone.
-    pub(crate) fn wait_for_change(&self, context: &Context<'_>) {
-        lock(&self.state).waiters.register(context);
+    /// Waits until there is no tunnel, not even one that is only being closed.
+    pub(crate) async fn emptied(&self) {
+        let is_empty = |state: &mut State<R>| (state.tunnels == 0).then_some(());
+        wait(&self.state, |state| Some(&mut state.waiters), is_empty).await;
     }
 
     /// Carries a tunnel's events to the endpoint and returns the answers.
@@ -205,7 +206,7 @@ impl<R: Runtime> Driver<R> {
             for event in events {
                 if event.is_drained() {
                     gone = state.remove(id);
-                    state.waiters.release(&mut woken);
+                    state.waiters.wake_all(&mut woken);
                 }
                 answers.extend(state.endpoint.handle_event(id, event));
             }

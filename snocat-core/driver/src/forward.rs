@@ -7,7 +7,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex};
-use std::task::{Poll, Waker};
+use std::task::Waker;
 use std::time::Duration;
 
 use snocat_core::open::Header;
@@ -16,7 +16,7 @@ use snocat_core::{Code, Refusal};
 
 use crate::copy::{copy_prepared, first_bytes, prepare};
 use crate::runtime::{Runtime, TcpListener};
-use crate::sync::{Waiters, lock};
+use crate::sync::{Waiters, lock, wait};
 use crate::tunnel::Tunnel;
 
 /// Pause after the descriptors have run out.
@@ -49,7 +49,8 @@ impl<R: Runtime> PortForwarder<R> {
         Self { runtime, ip, ports, leases: Arc::new(Mutex::new(leases)) }
     }
 
-    /// Serves what the tunnel asks for, until it ends; its ports are free again then.
+    /// Serves what the tunnel asks for, until it ends; its ports are free again then. Returns at once if the server's
+    /// configuration does not say that [it serves bindings](crate::ServerConfig::serves_bindings).
     pub async fn serve(&self, tunnel: Tunnel<R>, mut on_bound: impl FnMut(&Bound) + Send) {
         while let Some(request) = tunnel.binding_request().await {
             // Whoever takes its own tunnel's name over, gets its port, too.
@@ -80,15 +81,9 @@ impl<R: Runtime> PortForwarder<R> {
 
     /// Waits until no tunnel that has ended still has a port.
     async fn settled(&self) {
-        poll_fn(|context| {
-            let mut leases = lock(&self.leases);
-            if leases.holders.values().any(Tunnel::is_closed) {
-                leases.waiters.register(context);
-                return Poll::Pending;
-            }
-            Poll::Ready(())
-        })
-        .await;
+        let settled =
+            |leases: &mut Leases<R>| (!leases.holders.values().any(Tunnel::is_closed)).then_some(());
+        wait(&*self.leases, |leases| Some(&mut leases.waiters), settled).await;
     }
 
     /// The wanted port or none; any free one of the range for 0.
@@ -189,7 +184,7 @@ impl<R: Runtime> Drop for Lease<R> {
         let mut woken = Vec::new();
         let holder = {
             let mut leases = lock(&self.leases);
-            leases.waiters.release(&mut woken);
+            leases.waiters.wake_all(&mut woken);
             leases.holders.remove(&self.port)
         };
         // Outside the lock: the last handle ends its tunnel.

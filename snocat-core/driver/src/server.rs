@@ -2,11 +2,10 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::task::{Poll, Waker};
+use std::task::Waker;
 
 use snocat_core::auth::{Claim, Failure, ListeningConfig, Outcome, TunnelName};
 use snocat_core::{AdmissionCounts, CloseReason, Code, Refusal};
@@ -16,7 +15,7 @@ use crate::cell::Cell;
 use crate::config::ServerConfig;
 use crate::driver::Driver;
 use crate::runtime::Runtime;
-use crate::sync::{Waiters, lock};
+use crate::sync::{Waiters, lock, wait};
 use crate::table::{Reserved, TunnelTable};
 use crate::tunnel::{DRAIN, Tunnel};
 
@@ -101,30 +100,29 @@ impl<R: Runtime> TunnelServer<R> {
 
     /// The next event; `None` once the server was closed and everything was told.
     pub async fn next(&self) -> Option<ServerEvent<R>> {
-        poll_fn(|context| {
-            let mut events = lock(&self.acceptor.events);
-            match events.queue.pop_front() {
-                Some(event) => Poll::Ready(Some(event)),
-                None if events.closed => Poll::Ready(None),
-                None => {
-                    events.waiters.register(context);
-                    Poll::Pending
-                }
-            }
-        })
-        .await
+        let next = |events: &mut Events<R>| match events.queue.pop_front() {
+            Some(event) => Some(Some(event)),
+            None => events.closed.then_some(None),
+        };
+        wait(&self.acceptor.events, |events| Some(&mut events.waiters), next).await
     }
 
-    /// Ends all tunnels; their clients learn why. Returns when they know, or after a second.
+    /// Ends all tunnels; their clients learn why. Returns when they know, or after a second. If it is dropped before
+    /// that, the tunnels end all the same.
     pub async fn close(&self, code: Code, text: &str) {
+        /// Whatever happens meanwhile, [`next`](TunnelServer::next) comes to its end.
+        struct Closing<'a, R: Runtime>(&'a Acceptor<R>);
+
+        impl<R: Runtime> Drop for Closing<'_, R> {
+            fn drop(&mut self) {
+                self.0.close();
+            }
+        }
+
         self.driver.close(&Refusal::new(code, text));
+        let _closing = Closing(&self.acceptor);
         let runtime = &self.driver.runtime;
-        let empty = poll_fn(|context| {
-            self.driver.wait_for_change(context);
-            if self.driver.tunnels() == 0 { Poll::Ready(()) } else { Poll::Pending }
-        });
-        futures_lite::future::or(empty, runtime.sleep_until(runtime.now() + DRAIN)).await;
-        self.acceptor.close();
+        futures_lite::future::or(self.driver.emptied(), runtime.sleep_until(runtime.now() + DRAIN)).await;
     }
 }
 
@@ -267,7 +265,7 @@ impl<R: Runtime> Acceptor<R> {
                 return;
             }
             events.queue.push_back(event);
-            events.waiters.release(&mut woken);
+            events.waiters.wake_all(&mut woken);
         }
         woken.into_iter().for_each(Waker::wake);
     }
@@ -277,7 +275,7 @@ impl<R: Runtime> Acceptor<R> {
         {
             let mut events = lock(&self.events);
             events.closed = true;
-            events.waiters.release(&mut woken);
+            events.waiters.wake_all(&mut woken);
         }
         woken.into_iter().for_each(Waker::wake);
     }

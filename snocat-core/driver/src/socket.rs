@@ -12,7 +12,7 @@ use snocat_core::Datagram;
 use snocat_core::quic::{self, Transmit};
 
 use crate::runtime::{Direction, Icmp, Runtime, Udp};
-use crate::sync::{Waiters, lock, store};
+use crate::sync::{Key, Waiters, lock, store};
 
 /// Buffers of one receive call. Each takes a whole batch of the kernel's (GRO).
 const BUFFERS: usize = 4;
@@ -135,12 +135,18 @@ impl<R: Runtime> Socket<R> {
         })
     }
 
-    /// Has `waker` woken once the socket takes datagrams again. The task to wake for that is returned.
+    /// Has `waker` woken once the socket takes datagrams again. The task to wake for that is returned. Whoever has a key
+    /// is to say when it [waits no longer](Self::wait_no_longer).
     #[must_use]
-    pub(crate) fn wait_writable(&self, waker: &Waker) -> Option<Waker> {
+    pub(crate) fn wait_writable(&self, key: &mut Option<Key>, waker: &Waker) -> Option<Waker> {
         let mut full = lock(&self.full);
-        full.senders.register(&Context::from_waker(waker));
+        full.senders.enter(key, &Context::from_waker(waker));
         full.receiver.clone()
+    }
+
+    pub(crate) fn wait_no_longer(&self, key: Key) {
+        // All are woken at once, so nobody depends on this one.
+        let _was_woken = lock(&self.full).senders.leave(key);
     }
 
     /// Wakes the task that receives.
@@ -156,13 +162,13 @@ impl<R: Runtime> Socket<R> {
         {
             let mut full = lock(&self.full);
             store(&mut full.receiver, context);
-            if full.senders.len() == 0 {
+            if !full.senders.any_asleep() {
                 return;
             }
         }
         if self.io.poll_ready(Direction::Write, context).is_ready() {
             let mut woken = Vec::new();
-            lock(&self.full).senders.release(&mut woken);
+            lock(&self.full).senders.wake_all(&mut woken);
             woken.into_iter().for_each(Waker::wake);
         }
     }

@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::future::poll_fn;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -11,7 +10,7 @@ use snocat_core::{Code, ReadError, ReadStatus, StreamId, WriteError};
 
 use crate::cell::State;
 use crate::runtime::Runtime;
-use crate::sync::store;
+use crate::sync::{store, wait};
 use crate::tunnel::Tunnel;
 
 /// One stream of a tunnel. What is still open of it when it is dropped is cut off; what was finished before is
@@ -196,16 +195,13 @@ impl<R: Runtime> Stream<R> {
 
     /// Waits until the stream is gone.
     pub(crate) async fn ended(&self) {
-        poll_fn(|context| {
-            self.tunnel.cell().peek(|state| match state.streams.get_mut(&self.id) {
-                Some(slot) if slot.gone.is_none() && slot.stopped.is_none() && state.closed.is_none() => {
-                    store(&mut slot.reader, context);
-                    Poll::Pending
-                }
-                _ => Poll::Ready(()),
-            })
-        })
-        .await;
+        let ended = |state: &mut State| {
+            let slot = state.streams.get(&self.id);
+            let goes_on = slot.is_some_and(|slot| slot.gone.is_none() && slot.stopped.is_none());
+            (!goes_on || state.closed.is_some()).then_some(())
+        };
+        let cell = &**self.tunnel.cell();
+        wait(cell, |state| state.streams.get_mut(&self.id).map(|slot| &mut slot.waiters), ended).await;
     }
 }
 

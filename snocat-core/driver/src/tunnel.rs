@@ -4,20 +4,19 @@ use std::fmt;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use snocat_core::auth::Outcome;
 use snocat_core::open::Header;
 use snocat_core::route::RouteAddress;
-use snocat_core::{
-    BindingId, CloseReason, Code, OpenError as CoreOpenError, Refusal, StreamId, TunnelError, TunnelId,
-};
+use snocat_core::{BindingId, CloseReason, Code, Refusal, StreamId, TunnelError, TunnelId};
 
-use crate::cell::{Cell, Slot, State};
+use crate::cell::{Cell, Slot, State, not_served};
 use crate::runtime::Runtime;
 use crate::stream::Stream;
+use crate::sync::{Key, wait};
 
 /// Opens that may wait in one tunnel until the peer allows more streams.
 const WAITING_OPENS: usize = 4096;
@@ -131,45 +130,19 @@ impl<R: Runtime> Tunnel<R> {
     /// # Errors
     /// [`OpenError`]: the tunnel has ended, or too many wait. Nothing was written.
     pub async fn open_with(&self, header: &Header, data: &mut Bytes) -> Result<Stream<R>, OpenError> {
-        poll_fn(|context| {
-            self.0.cell.with(|state| {
-                if let Some(reason) = &state.closed {
-                    return Poll::Ready(Err(OpenError::Closed(reason.clone())));
-                }
-                match state.tunnel.open(state.now, header) {
-                    Ok(id) => {
-                        state.streams.insert(id, Slot::default());
-                        let _the_rest_is_the_callers = state.tunnel.write(state.now, id, data);
-                        Poll::Ready(Ok(id))
-                    }
-                    Err(CoreOpenError::LimitReached) if state.open_waiters.len() >= WAITING_OPENS => {
-                        Poll::Ready(Err(OpenError::Busy(WAITING_OPENS)))
-                    }
-                    Err(_) => {
-                        if state.open_waiters.len() == 0 {
-                            tracing::debug!(tunnel = %self.id(), "streams wait for the peer to allow more");
-                        }
-                        state.open_waiters.register(context);
-                        Poll::Pending
-                    }
-                }
-            })
-        })
-        .await
-        .map(|id| Stream::new(self.clone(), id))
+        let mut turn = Turn { cell: &self.0.cell, key: None };
+        poll_fn(|context| turn.poll_open(context, header, data)).await.map(|id| Stream::new(self.clone(), id))
     }
 
     /// The next stream that the peer offers; `None` once the tunnel has ended.
     pub async fn accept(&self) -> Option<Offer<R>> {
-        self.wait(|state, context| {
-            if let Some((id, header)) = state.offers.pop_first() {
-                return Poll::Ready(Some((id, header)));
-            }
-            state.offer_waiters.register(context);
-            Poll::Pending
-        })
-        .await
-        .map(|(id, header)| Offer { stream: Some(Stream::new(self.clone(), id)), header })
+        let next = |state: &mut State| match state.closed {
+            Some(_) => Some(None),
+            None => state.offers.pop_first().map(Some),
+        };
+        wait(&*self.0.cell, |state| Some(&mut state.offer_waiters), next)
+            .await
+            .map(|(id, header)| Offer { stream: Some(Stream::new(self.clone(), id)), header })
     }
 
     /// Asks the peer to listen on a port (0 for any) and to send what arrives there as streams to `address`.
@@ -182,22 +155,21 @@ impl<R: Runtime> Tunnel<R> {
         PendingBinding { tunnel: self.clone(), id }
     }
 
-    /// The next port the peer asks for; `None` once the tunnel has ended.
+    /// The next port the peer asks for; `None` once the tunnel has ended. `None` at once if the configuration does not say
+    /// that bindings are served ([`ServerConfig::serves_bindings`](crate::ServerConfig::serves_bindings)): all of them are
+    /// refused then.
     pub async fn binding_request(&self) -> Option<BindingRequest<R>> {
-        self.wait(|state, context| match state.binding_requests.pop_front() {
-            Some(request) => Poll::Ready(Some(request)),
+        let next = |state: &mut State| match state.closed {
+            None if state.serves_bindings => state.binding_requests.pop_front().map(Some),
             None => {
-                state.waiters.register(context);
-                Poll::Pending
+                tracing::warn!(tunnel = %self.id(), "bindings are refused: `serves_bindings` is not set");
+                Some(None)
             }
-        })
-        .await
-        .map(|(id, port, address)| BindingRequest {
-            tunnel: self.clone(),
-            id: Some(id),
-            port,
-            address,
-        })
+            Some(_) => Some(None),
+        };
+        wait(&*self.0.cell, |state| Some(&mut state.waiters), next)
+            .await
+            .map(|(id, port, address)| BindingRequest { tunnel: self.clone(), id: Some(id), port, address })
     }
 
     /// Ends the tunnel and all its streams. The peer learns why.
@@ -212,34 +184,60 @@ impl<R: Runtime> Tunnel<R> {
 
     /// Waits until the tunnel has ended.
     pub async fn closed(&self) -> CloseReason {
-        poll_fn(|context| {
-            self.0.cell.peek(|state| match &state.closed {
-                Some(reason) => Poll::Ready(reason.clone()),
-                None => {
-                    state.waiters.register(context);
-                    Poll::Pending
-                }
-            })
-        })
-        .await
+        wait(&*self.0.cell, |state| Some(&mut state.waiters), |state| state.closed.clone()).await
     }
 
     /// Waits, after the end, until the peer knows or cannot be told; one second at most.
     pub async fn drained(&self) {
         drained(&self.0.cell).await;
     }
+}
 
-    /// Waits for something; `None` once the tunnel has ended.
-    async fn wait<T>(
-        &self,
-        mut look: impl FnMut(&mut State, &std::task::Context<'_>) -> Poll<Option<T>>,
-    ) -> Option<T> {
-        poll_fn(|context| {
-            self.0
-                .cell
-                .peek(|state| if state.closed.is_some() { Poll::Ready(None) } else { look(state, context) })
+/// An [`open`](Tunnel::open) that may have to wait for the peer to allow more streams. They have their turns in the order
+/// in which they came.
+struct Turn<'a, R: Runtime> {
+    cell: &'a Arc<Cell<R>>,
+    key: Option<Key>,
+}
+
+impl<R: Runtime> Turn<'_, R> {
+    fn poll_open(
+        &mut self,
+        context: &Context<'_>,
+        header: &Header,
+        data: &mut Bytes,
+    ) -> Poll<Result<StreamId, OpenError>> {
+        self.cell.with(|state| {
+            if let Some(reason) = &state.closed {
+                return Poll::Ready(Err(OpenError::Closed(reason.clone())));
+            }
+            let waiting = state.open_waiters.len();
+            let is_its_turn = match self.key {
+                Some(key) => !state.open_waiters.is_asleep(key),
+                None => waiting == 0,
+            };
+            if is_its_turn && let Ok(id) = state.tunnel.open(state.now, header) {
+                state.streams.insert(id, Slot::default());
+                let _the_rest_is_the_callers = state.tunnel.write(state.now, id, data);
+                return Poll::Ready(Ok(id));
+            }
+            if self.key.is_none() && waiting >= WAITING_OPENS {
+                return Poll::Ready(Err(OpenError::Busy(WAITING_OPENS)));
+            }
+            if waiting == 0 {
+                tracing::debug!(tunnel = %self.cell.id(), "streams wait for the peer to allow more");
+            }
+            state.open_waiters.enter(&mut self.key, context);
+            Poll::Pending
         })
-        .await
+    }
+}
+
+impl<R: Runtime> Drop for Turn<'_, R> {
+    fn drop(&mut self) {
+        if let Some(key) = self.key {
+            self.cell.with(|state| state.leave_open_waiters(key));
+        }
     }
 }
 
@@ -248,15 +246,8 @@ pub(crate) const DRAIN: Duration = Duration::from_secs(1);
 
 pub(crate) async fn drained<R: Runtime>(cell: &Arc<Cell<R>>) {
     let runtime = cell.runtime();
-    let drained = poll_fn(|context| {
-        cell.peek(|state| {
-            if state.is_drained() {
-                return Poll::Ready(());
-            }
-            state.waiters.register(context);
-            Poll::Pending
-        })
-    });
+    let is_drained = |state: &mut State| state.is_drained().then_some(());
+    let drained = wait(&**cell, |state| Some(&mut state.waiters), is_drained);
     futures_lite::future::or(drained, runtime.sleep_until(runtime.now() + DRAIN)).await;
 }
 
@@ -278,19 +269,11 @@ impl<R: Runtime> PendingBinding<R> {
             Err(TunnelError::Closed) => return Err(BindError::Closed(self.tunnel.closed().await)),
             Err(error) => return Err(BindError::Refused(Refusal::new(Code::LIMIT, error.to_string()))),
         };
-        poll_fn(|context| {
-            self.tunnel.0.cell.peek(|state| {
-                if let Some(answer) = state.binding_answers.remove(&id) {
-                    return Poll::Ready(answer.map_err(BindError::Refused));
-                }
-                if let Some(reason) = &state.closed {
-                    return Poll::Ready(Err(BindError::Closed(reason.clone())));
-                }
-                state.waiters.register(context);
-                Poll::Pending
-            })
-        })
-        .await
+        let answer = |state: &mut State| match state.binding_answers.remove(&id) {
+            Some(answer) => Some(answer.map_err(BindError::Refused)),
+            None => state.closed.clone().map(|reason| Err(BindError::Closed(reason))),
+        };
+        wait(&*self.tunnel.0.cell, |state| Some(&mut state.waiters), answer).await
     }
 }
 
@@ -330,7 +313,7 @@ impl<R: Runtime> BindingRequest<R> {
 
 impl<R: Runtime> Drop for BindingRequest<R> {
     fn drop(&mut self) {
-        self.send(Err(Refusal::new(Code::BIND_NOT_OFFERED, "this side binds no ports")));
+        self.send(Err(not_served()));
     }
 }
 

@@ -30,7 +30,7 @@ use snocat_driver::core::sim::{LinkConfig, Rng};
 pub use peers::Peer;
 pub use runtime::{SimListener, SimRuntime, SimTcp, SimTimer, SimUdp};
 use state::{MAIN, Next, Shared};
-pub use tunnel::{CLIENT, Forwarding, SERVER, VISITORS, connect_client, start_server};
+pub use tunnel::{Bare, CLIENT, Forwarding, SERVER, VISITORS, connect_client, dial, listen, start_server};
 pub use world::{Done, World, each_seed, simulate};
 
 /// What the simulated machines are like. All that a field does not fix is drawn from the seed.

@@ -9,8 +9,8 @@ use snocat_driver::core::auth::{ConnectingConfig, ListeningConfig, TokenKey, Tok
 use snocat_driver::core::route::{Policy, RouteAddress};
 use snocat_driver::rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use snocat_driver::{
-    Binding, ClientConfig, ClientTls, ConnectError, Destination, PortForwarder, Runtime, ServerConfig,
-    ServerEvent, ServerTls, TcpRouter, Trust, Tunnel, TunnelServer, connect, serve,
+    Binding, ClientConfig, ClientTls, ConnectError, Connected, Destination, PortForwarder, Runtime,
+    ServerConfig, ServerEvent, ServerTls, TcpRouter, Trust, Tunnel, TunnelServer, connect, serve,
 };
 
 use super::{SimRuntime, Simulation};
@@ -40,16 +40,21 @@ fn secret() -> TokenSecret {
     TokenSecret::new(SECRET.to_vec()).unwrap()
 }
 
-/// Starts a server that forwards ports, until it is closed.
-pub fn start_server(sim: &Simulation, limits: &Limits) -> Arc<TunnelServer<SimRuntime>> {
+/// Starts a server that only takes connections in; its tunnels keep what clients ask for, if it is to serve bindings.
+pub fn listen(sim: &Simulation, serves_bindings: bool, limits: &Limits) -> TunnelServer<SimRuntime> {
     let (certificate, key) = identity();
     let tokens = TokenKeys::new(vec![TokenKey::nameless(secret())]);
     let tls = ServerTls::new(vec![certificate], key, None).unwrap();
     let mut config = ServerConfig::new(tls, ListeningConfig::only(tokens));
     config.limits = limits.clone();
+    config.serves_bindings = serves_bindings;
+    TunnelServer::bind(sim.host(SERVER), SocketAddr::from((SERVER, PORT)), &config).unwrap()
+}
+
+/// Starts a server that forwards ports, until it is closed.
+pub fn start_server(sim: &Simulation, limits: &Limits) -> Arc<TunnelServer<SimRuntime>> {
     let runtime = sim.host(SERVER);
-    let server = TunnelServer::bind(runtime.clone(), SocketAddr::from((SERVER, PORT)), &config).unwrap();
-    let server = Arc::new(server);
+    let server = Arc::new(listen(sim, true, limits));
     let serving = server.clone();
     let forwarder = Arc::new(PortForwarder::new(runtime.clone(), IpAddr::V4(SERVER), 1024..=65535));
     runtime.clone().spawn(async move {
@@ -63,6 +68,27 @@ pub fn start_server(sim: &Simulation, limits: &Limits) -> Arc<TunnelServer<SimRu
     server
 }
 
+/// Connects to a host, asks for a port if there is a target, and does nothing else.
+///
+/// # Errors
+/// Those of connecting.
+pub async fn dial(
+    sim: &Simulation,
+    host: &str,
+    target: Option<&RouteAddress>,
+    serves_bindings: bool,
+    limits: &Limits,
+) -> Result<Connected<SimRuntime>, ConnectError> {
+    let trust = Trust::Authorities(vec![identity().0]);
+    let tls = ClientTls::new(trust, None).unwrap();
+    let mut config = ClientConfig::new(tls, ConnectingConfig::only(secret()));
+    config.limits = limits.clone();
+    config.serves_bindings = serves_bindings;
+    config.bindings.extend(target.map(|address| Binding { port: 0, address: address.clone() }));
+    let to = Destination { host: host.to_owned(), port: PORT, server_name: "localhost".to_owned() };
+    connect(&sim.host(CLIENT), &to, &config).await
+}
+
 /// A client that connects to a host, and asks for a port if there is a target.
 ///
 /// # Errors
@@ -73,15 +99,9 @@ pub async fn connect_client(
     target: Option<SocketAddr>,
     limits: &Limits,
 ) -> Result<(Tunnel<SimRuntime>, Option<SocketAddr>), ConnectError> {
-    let trust = Trust::Authorities(vec![identity().0]);
-    let tls = ClientTls::new(trust, None).unwrap();
-    let mut config = ClientConfig::new(tls, ConnectingConfig::only(secret()));
-    config.limits = limits.clone();
     let address = target.map(|target| RouteAddress::tcp(&target.ip().to_string(), target.port()).unwrap());
-    config.bindings.extend(address.clone().map(|address| Binding { port: 0, address }));
-    let to = Destination { host: host.to_owned(), port: PORT, server_name: "localhost".to_owned() };
     let runtime = sim.host(CLIENT);
-    let connected = connect(&runtime, &to, &config).await?;
+    let connected = dial(sim, host, address.as_ref(), false, limits).await?;
     let tunnel = connected.tunnel.clone();
     let router = Arc::new(TcpRouter::new(Policy::only(address)));
     runtime.spawn(async move { serve(&connected.tunnel, router).await });
@@ -90,6 +110,33 @@ pub async fn connect_client(
         port = binding.bound().await.unwrap().first().copied();
     }
     Ok((tunnel, port))
+}
+
+/// A server and a client, without anybody who serves what they ask each other for.
+pub struct Bare {
+    /// The server.
+    pub server: TunnelServer<SimRuntime>,
+    /// The tunnel's end at the server.
+    pub listening: Tunnel<SimRuntime>,
+    /// The tunnel's end at the client.
+    pub connecting: Tunnel<SimRuntime>,
+}
+
+impl Bare {
+    /// Starts both sides, with these limits.
+    pub async fn start(sim: &Simulation, limits: &Limits) -> Self {
+        let server = listen(sim, true, limits);
+        let connected = dial(sim, &SERVER.to_string(), None, true, limits).await.unwrap();
+        let Some(ServerEvent::TunnelUp(listening)) = server.next().await else { unreachable!() };
+        Self { server, listening, connecting: connected.tunnel }
+    }
+
+    /// Ends both sides, the client first.
+    pub async fn stop(self) {
+        self.connecting.close(Code::STOPPING, "client stopped");
+        self.connecting.drained().await;
+        self.server.close(Code::STOPPING, "server stopped").await;
+    }
 }
 
 /// A server, a client, and a port that leads to a target.
