@@ -53,6 +53,13 @@ pub(crate) fn first_bytes<T: Tcp>(tcp: &T) -> io::Result<Bytes> {
     }
 }
 
+/// Waits until a connection has failed that nobody reads or writes.
+pub(crate) async fn failed<R: Runtime>(runtime: &R, tcp: &R::Tcp) {
+    while !tcp.has_failed() {
+        runtime.sleep_until(runtime.now() + LOOK).await;
+    }
+}
+
 /// Copies until both directions are over, and closes both.
 pub async fn copy<R: Runtime>(tcp: R::Tcp, stream: Stream<R>) -> End {
     if let Err(error) = prepare(&tcp) {
@@ -74,7 +81,6 @@ pub(crate) async fn copy_prepared<R: Runtime>(tcp: R::Tcp, up: Bytes, stream: St
         up,
         down: VecDeque::new(),
         down_finished: false,
-        end: None,
     };
     poll_fn(|context| copy.poll(context)).await
 }
@@ -94,7 +100,6 @@ struct Copy<R: Runtime> {
     down: VecDeque<Bytes>,
     /// The stream has ended behind what is in `down`.
     down_finished: bool,
-    end: Option<End>,
 }
 
 /// How far one direction came.
@@ -111,7 +116,10 @@ impl<R: Runtime> Copy<R> {
         let up = self.poll_up(context);
         let down = self.poll_down(context);
         self.poll_look(context);
-        if let Some(end) = self.end {
+        if let Some(end) = self.pipe.end() {
+            if end == End::Clean {
+                let _closing_anyway = self.tcp.close_with_reset(false);
+            }
             return Poll::Ready(end);
         }
         if matches!(up, Turn::OutOfBudget) || matches!(down, Turn::OutOfBudget) {
@@ -145,7 +153,7 @@ impl<R: Runtime> Copy<R> {
 
     /// A reset may come from a visitor that has sent its end, or that the stream makes wait.
     fn poll_look(&mut self, context: &mut Context<'_>) {
-        while self.end.is_none() && (!self.pipe.up_open() || !self.up.is_empty()) {
+        while self.pipe.end().is_none() && (!self.pipe.up_open() || !self.up.is_empty()) {
             if !std::mem::replace(&mut self.looking, true) {
                 let runtime = self.stream.tunnel().runtime();
                 self.timer.reset(runtime.now() + LOOK);
@@ -244,7 +252,7 @@ impl<R: Runtime> Copy<R> {
     }
 
     fn handle(&mut self, input: Input) {
-        let Actions { finish, reset, stop, shutdown, end } = self.pipe.handle(input);
+        let Actions { finish, reset, stop, shutdown } = self.pipe.handle(input);
         if finish {
             self.stream.finish();
         }
@@ -255,13 +263,7 @@ impl<R: Runtime> Copy<R> {
             self.stream.stop(code);
         }
         if shutdown && self.tcp.shutdown().is_err() {
-            return self.handle(Input::TcpFailed);
-        }
-        if let Some(end) = end {
-            if end == End::Clean {
-                let _closing_anyway = self.tcp.close_with_reset(false);
-            }
-            self.end = Some(end);
+            self.handle(Input::TcpFailed);
         }
     }
 }

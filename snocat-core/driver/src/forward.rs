@@ -14,7 +14,7 @@ use snocat_core::open::Header;
 use snocat_core::route::RouteAddress;
 use snocat_core::{Code, Refusal};
 
-use crate::copy::{copy_prepared, first_bytes, prepare};
+use crate::copy::{copy_prepared, failed, first_bytes, prepare};
 use crate::runtime::{Runtime, TcpListener};
 use crate::sync::{Waiters, lock};
 use crate::tunnel::Tunnel;
@@ -249,12 +249,21 @@ async fn until_closed<R: Runtime, T>(tunnel: &Tunnel<R>, work: impl Future<Outpu
 async fn forward<R: Runtime>(tcp: R::Tcp, visitor: SocketAddr, tunnel: Tunnel<R>, target: RouteAddress) {
     let header = Header { visitor: Some(visitor), ..Header::forward(target) };
     let Ok(mut up) = first_bytes(&tcp) else { return };
-    match tunnel.open_with(&header, &mut up).await {
-        Ok(stream) => {
+    let opened = {
+        let opening = async { Some(tunnel.open_with(&header, &mut up).await) };
+        let gone = async {
+            failed(tunnel.runtime(), &tcp).await;
+            None
+        };
+        futures_lite::future::or(opening, gone).await
+    };
+    match opened {
+        None => tracing::debug!("a visitor has gone that waited for a stream"),
+        Some(Ok(stream)) => {
             drop(tunnel);
             let end = copy_prepared(tcp, up, stream).await;
             tracing::debug!(?end, "visitor gone");
         }
-        Err(error) => tracing::debug!(%error, "no stream for a visitor"),
+        Some(Err(error)) => tracing::debug!(%error, "no stream for a visitor"),
     }
 }
