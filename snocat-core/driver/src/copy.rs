@@ -32,9 +32,10 @@ const SLICES: usize = 64;
 /// How often to look whether a TCP connection has failed that is not read now: no runtime can wait for that.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Prepares a TCP connection: no delay, and RST whatever way it is closed.
-pub(crate) fn prepare<T: Tcp>(tcp: &T) -> io::Result<()> {
+/// Prepares a TCP connection: no delay, RST whatever way it is closed, and a look after the other end now and then.
+pub(crate) fn prepare<T: Tcp>(tcp: &T, keep_alive: Option<Duration>) -> io::Result<()> {
     tcp.close_with_reset(true)?;
+    keep_alive.map_or(Ok(()), |every| tcp.set_keep_alive(every))?;
     tcp.set_nodelay()
 }
 
@@ -60,9 +61,10 @@ pub(crate) async fn failed<R: Runtime>(runtime: &R, tcp: &R::Tcp) {
     }
 }
 
-/// Copies until both directions are over, and closes both.
+/// Copies until both directions are over, and closes both. Whether the system looks after a silent connection
+/// ([`Tcp::set_keep_alive`]) is left as it is.
 pub async fn copy<R: Runtime>(tcp: R::Tcp, stream: Stream<R>) -> End {
-    if let Err(error) = prepare(&tcp) {
+    if let Err(error) = prepare(&tcp, None) {
         tracing::debug!(%error, "the connection was over before it began");
     }
     copy_prepared(tcp, Bytes::new(), stream).await
