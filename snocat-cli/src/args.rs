@@ -428,6 +428,20 @@ pub struct Sending {
     /// The congestion control of what this side sends; the other side chooses for itself
     #[arg(long, value_enum, value_name = "CONTROL", default_value_t = Congestion::Bbr)]
     pub congestion: Congestion,
+
+    /// Seconds that a TCP connection is silent before the system asks whether its other end is still there; 0 for never
+    ///
+    /// An end that does not answer, nine times on Linux and as many seconds apart, is taken for gone.
+    #[arg(long, value_name = "SECONDS", default_value_t = snocat_driver::KEEP_ALIVE.as_secs(),
+        value_parser = clap::value_parser!(u64).range(0..=32_767))]
+    pub tcp_keep_alive: u64,
+}
+
+impl Sending {
+    /// How long a TCP connection may be silent before its other end is asked for.
+    pub fn keep_alive(&self) -> Option<Duration> {
+        Some(Duration::from_secs(self.tcp_keep_alive)).filter(|every| !every.is_zero())
+    }
 }
 
 /// The values of `--congestion`.
@@ -480,6 +494,7 @@ mod tests {
         assert_eq!(server.quic.to_string(), "127.0.0.1:9090");
         assert_eq!(server.tcp.to_string(), "127.0.0.1");
         assert_eq!(server.ports, Ports(8080..=8090));
+        assert_eq!(server.sending.keep_alive(), Some(snocat_driver::KEEP_ALIVE));
         assert_eq!(CongestionControl::from(server.sending.congestion), CongestionControl::default());
         let Command::Cert(cert) = parse("snocat cert x").unwrap().command else { panic!("not cert") };
         assert_eq!((cert.days, cert.force, cert.san.len()), (365, false, 0));
@@ -501,6 +516,7 @@ mod tests {
             "snocat server --cert c --key k --auth none --ports 9:8",
             "snocat server --cert c --key k --auth none --quic localhost",
             "snocat server --cert c --key k --auth none --congestion reno",
+            "snocat server --cert c --key k --auth none --tcp-keep-alive 32768",
             "snocat client --driver h:1",
             "snocat client --driver h --target t:1",
             "snocat client --driver h:1 --target t:1 --port 0",

@@ -54,6 +54,7 @@ pub async fn run<R: Runtime>(
     };
     runtime.spawn(probe(runtime.clone(), arguments.target.clone()));
     let attempt = Attempt::from(&arguments);
+    let target = Target { address: target, keep_alive: arguments.sending.keep_alive() };
     session(&runtime, &destination, &config, target, &attempt, |event| output.event(&event), &stop).await?;
     output.event(&Event::Stopped);
     Ok(())
@@ -66,6 +67,14 @@ pub(crate) fn target(target: &HostPort) -> Result<RouteAddress, Error> {
     })
 }
 
+/// What a client lets be reached.
+pub(crate) struct Target {
+    /// Where it is.
+    pub(crate) address: RouteAddress,
+    /// How long a connection to it may be silent before the system asks whether it is still there.
+    pub(crate) keep_alive: Option<Duration>,
+}
+
 /// A tunnel's whole life: connects, then lets `target` and nothing else be reached through it, until `stop`.
 ///
 /// # Errors
@@ -74,7 +83,7 @@ pub(crate) async fn session<R: Runtime>(
     runtime: &R,
     destination: &Destination,
     config: &ClientConfig,
-    target: RouteAddress,
+    target: Target,
     attempt: &Attempt,
     tell: impl Fn(Event),
     stop: &Stop,
@@ -116,7 +125,7 @@ enum End {
 async fn serve<R: Runtime>(
     runtime: &R,
     connected: Connected<R>,
-    target: RouteAddress,
+    target: Target,
     attempt: &Attempt,
     tell: impl Fn(Event),
     stop: &Stop,
@@ -131,7 +140,8 @@ async fn serve<R: Runtime>(
         identity: None,
     });
 
-    let router = Arc::new(TcpRouter::new(Policy::only([target.clone()])));
+    let router =
+        Arc::new(TcpRouter::new(Policy::only([target.address.clone()])).keep_alive(target.keep_alive));
     let stopped = async {
         stop.requested().await;
         End::Stopped
@@ -140,7 +150,7 @@ async fn serve<R: Runtime>(
     let bound = async {
         for binding in bindings {
             match binding.bound().await {
-                Ok(addresses) => tell(explain::bound(&name, addresses, &target)),
+                Ok(addresses) => tell(explain::bound(&name, addresses, &target.address)),
                 // The tunnel says so itself.
                 Err(BindError::Closed(_)) => break,
                 Err(error) => return End::NoPort(attempt.bind(&error)),

@@ -88,6 +88,7 @@ pub async fn run<R: Runtime>(
         done
     };
     let connecting = async {
+        let target = client::Target { address: target, keep_alive: None };
         let done = client::session(&runtime, &destination, &config, target, &attempt, tell, &stop).await;
         stop.request();
         done

@@ -51,7 +51,8 @@ pub async fn run<R: Runtime>(
     config.serves_bindings = true;
     let server = bind(&runtime, arguments.quic, &config)?;
     output.event(&Event::Listening { quic: server.local_addr() });
-    let forwarder = PortForwarder::new(runtime.clone(), arguments.tcp, arguments.ports.0);
+    let forwarder = PortForwarder::new(runtime.clone(), arguments.tcp, arguments.ports.0)
+        .keep_alive(arguments.sending.keep_alive());
     let never = async {
         future::zip(accepted.keep_current(&runtime, &server), watch_strangers(&runtime, &server, &output))
             .await;

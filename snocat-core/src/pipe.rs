@@ -26,7 +26,8 @@ pub enum Input {
     TunnelLost,
 }
 
-/// What to do, in the order of the fields. The default is nothing.
+/// What to do, in the order of the fields. The default is nothing. Whether both sides are over is no action, which
+/// could get lost: ask [`Pipe::end`].
 #[derive(Copy, Clone, Eq, PartialEq, Default, Debug)]
 pub struct Actions {
     /// Finish this side's half of the stream (FIN).
@@ -37,8 +38,6 @@ pub struct Actions {
     pub stop: Option<Code>,
     /// Shut down TCP's write side.
     pub shutdown: bool,
-    /// Both are over: close TCP, forget the stream. Given exactly once.
-    pub end: Option<End>,
 }
 
 /// How TCP is to be closed.
@@ -56,7 +55,7 @@ pub struct Pipe {
     up: Up,
     /// Whether bytes may still come from the stream.
     down: bool,
-    done: bool,
+    end: Option<End>,
 }
 
 #[derive(Copy, Clone, Eq, PartialEq, Debug)]
@@ -76,13 +75,13 @@ impl Default for Pipe {
 impl Pipe {
     /// A pipe with both directions open.
     pub const fn new() -> Self {
-        Self { up: Up::Open, down: true, done: false }
+        Self { up: Up::Open, down: true, end: None }
     }
 
-    /// Takes in what happened, and says what to do. Once [`Self::is_done`], nothing.
+    /// Takes in what happened, and says what to do: nothing, once there is an [end](Self::end).
     pub fn handle(&mut self, input: Input) -> Actions {
         let mut actions = Actions::default();
-        if self.done {
+        if self.end.is_some() {
             return actions;
         }
         match input {
@@ -104,33 +103,31 @@ impl Pipe {
             _ => {}
         }
         if self.up == Up::Done && !self.down {
-            self.done = true;
-            actions.end = Some(End::Clean);
+            self.end = Some(End::Clean);
         }
         actions
     }
 
-    /// Whether it is over: everything to be done has been said.
-    pub const fn is_done(&self) -> bool {
-        self.done
+    /// How it ended, once both sides are over: close TCP like this, and forget the stream. It does not change any more.
+    pub const fn end(&self) -> Option<End> {
+        self.end
     }
 
     /// Whether TCP is still to be read for the stream.
     pub fn up_open(&self) -> bool {
-        !self.done && self.up == Up::Open
+        self.end.is_none() && self.up == Up::Open
     }
 
     /// Whether the stream is still to be read for TCP.
     pub const fn down_open(&self) -> bool {
-        !self.done && self.down
+        self.end.is_none() && self.down
     }
 
     fn abort(&mut self, code: Code, reset: bool, stop: bool) -> Actions {
-        self.done = true;
+        self.end = Some(End::Abort(code));
         Actions {
             reset: (reset && self.up != Up::Done).then_some(code),
             stop: (stop && self.down).then_some(code),
-            end: Some(End::Abort(code)),
             ..Actions::default()
         }
     }
@@ -159,9 +156,9 @@ mod tests {
         })
     }
 
-    fn run(inputs: &[Input]) -> Vec<Actions> {
+    fn run(inputs: &[Input]) -> (Vec<Actions>, Option<End>) {
         let mut pipe = Pipe::new();
-        inputs.iter().map(|input| pipe.handle(*input)).collect()
+        (inputs.iter().map(|input| pipe.handle(*input)).collect(), pipe.end())
     }
 
     fn code_of(input: Input) -> Option<Code> {
@@ -210,13 +207,13 @@ mod tests {
     fn all_sequences() {
         for inputs in sequences(5) {
             let mut pipe = Pipe::new();
-            let mut over = false;
+            let mut end = None;
             for (step, input) in inputs.iter().enumerate() {
                 let before = Said(&inputs[..step]);
                 let after = Said(&inputs[..=step]);
                 let actions = pipe.handle(*input);
                 let context = format!("{:?} -> {actions:?}", after.0);
-                if over {
+                if end.is_some() {
                     assert_eq!(actions, Actions::default(), "nothing after the end: {context}");
                 } else if before.fails(*input) {
                     let code = code_of(*input).unwrap();
@@ -226,25 +223,23 @@ mod tests {
                     let expected = Actions {
                         reset: reset.then_some(code),
                         stop: stop.then_some(code),
-                        end: Some(End::Abort(code)),
                         ..Actions::default()
                     };
                     assert_eq!(actions, expected, "both sides learn of it: {context}");
-                    over = true;
+                    end = Some(End::Abort(code));
                 } else {
                     let complete = after.acknowledged() && after.delivered();
                     let expected = Actions {
                         finish: after.eof() && !before.eof(),
                         shutdown: after.delivered() && !before.delivered(),
-                        end: complete.then_some(End::Clean),
                         ..Actions::default()
                     };
                     assert_eq!(actions, expected, "{context}");
-                    over = complete;
+                    end = complete.then_some(End::Clean);
                 }
-                assert_eq!(pipe.is_done(), over, "{context}");
-                assert_eq!(pipe.up_open(), !over && !after.eof(), "{context}");
-                assert_eq!(pipe.down_open(), !over && !after.delivered(), "{context}");
+                assert_eq!(pipe.end(), end, "once there is an end it stays: {context}");
+                assert_eq!(pipe.up_open(), end.is_none() && !after.eof(), "{context}");
+                assert_eq!(pipe.down_open(), end.is_none() && !after.delivered(), "{context}");
             }
         }
     }
@@ -253,19 +248,17 @@ mod tests {
     #[test]
     fn what_always_holds() {
         for inputs in sequences(5) {
-            let actions = run(&inputs);
+            let (actions, end) = run(&inputs);
             let count = |what: fn(&Actions) -> bool| actions.iter().filter(|actions| what(actions)).count();
-            let ends: Vec<_> = actions.iter().filter_map(|actions| actions.end).collect();
-            assert!(ends.len() <= 1, "ends once: {inputs:?}");
             assert!(count(|actions| actions.finish) <= 1 && count(|actions| actions.shutdown) <= 1);
-            if ends == [End::Clean] {
+            if end == Some(End::Clean) {
                 for needed in [Input::TcpEof, Input::StreamFinished, Input::StreamEof] {
                     assert!(inputs.contains(&needed), "clean without {needed:?}: {inputs:?}");
                 }
                 assert_eq!(count(|actions| actions.reset.is_some() || actions.stop.is_some()), 0);
             }
             let lost = inputs.iter().any(|input| matches!(input, Input::TcpFailed | Input::TunnelLost));
-            assert!(!lost || !ends.is_empty(), "a lost side always ends it: {inputs:?}");
+            assert!(!lost || end.is_some(), "a lost side always ends it: {inputs:?}");
         }
     }
 
@@ -278,7 +271,7 @@ mod tests {
                 pipe.handle(input);
             }
             pipe.handle(Input::TunnelLost);
-            assert!(pipe.is_done() && !pipe.up_open() && !pipe.down_open());
+            assert!(pipe.end().is_some() && !pipe.up_open() && !pipe.down_open());
         }
     }
 
@@ -290,7 +283,7 @@ mod tests {
             [TcpEof, StreamEof, StreamFinished],
             [StreamEof, TcpEof, StreamFinished],
         ] {
-            assert_eq!(run(&inputs).last().unwrap().end, Some(End::Clean));
+            assert_eq!(run(&inputs).1, Some(End::Clean));
         }
     }
 }

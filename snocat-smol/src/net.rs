@@ -82,6 +82,10 @@ impl snocat_driver::Tcp for TcpStream {
         SockRef::from(self.0.get_ref()).set_tcp_nodelay(true)
     }
 
+    fn set_keep_alive(&self, every: Duration) -> io::Result<()> {
+        SockRef::from(self.0.get_ref()).set_tcp_keepalive(&snocat_driver::keep_alive(every))
+    }
+
     fn has_failed(&self) -> bool {
         !matches!(SockRef::from(self.0.get_ref()).take_error(), Ok(None))
     }

@@ -1,4 +1,4 @@
-//! The limit of open files.
+//! Open files: how many there may be, and how many there are.
 
 /// Raises the soft limit of open files to the hard one. Returns whether at least `wanted` may be open then; says
 /// so if not.
@@ -19,4 +19,9 @@ pub fn enough_descriptors(wanted: u64) -> bool {
 #[cfg(not(unix))]
 pub fn enough_descriptors(_: u64) -> bool {
     true
+}
+
+/// How many descriptors this process has open, where the system tells.
+pub fn open_descriptors() -> Option<usize> {
+    std::fs::read_dir("/proc/self/fd").ok().map(Iterator::count)
 }

@@ -176,7 +176,7 @@ fn read<T>(
 /// Any history of a connection: it ends at most once, and cleanly only if nothing is missing.
 pub fn pipe(data: &[u8]) {
     let mut pipe = Pipe::new();
-    let mut ends = Vec::new();
+    let mut end = None;
     let (mut eof, mut delivered, mut acknowledged) = (false, false, false);
     for byte in data {
         let code = Code::new(u64::from(byte >> 3));
@@ -192,13 +192,10 @@ pub fn pipe(data: &[u8]) {
         acknowledged |= eof && input == Input::StreamFinished;
         eof |= input == Input::TcpEof;
         delivered |= input == Input::StreamEof;
-        let actions = pipe.handle(input);
-        if let Some(end) = actions.end {
-            assert!(end != End::Clean || eof && acknowledged && delivered, "something is missing");
-            ends.push(end);
-        }
-        assert_eq!(pipe.is_done(), !ends.is_empty());
-        assert!(ends.len() <= 1, "it ends once");
+        pipe.handle(input);
+        assert!(end.is_none() || pipe.end() == end, "it ends once");
+        end = pipe.end();
+        assert!(end != Some(End::Clean) || eof && acknowledged && delivered, "something is missing");
     }
 }
 

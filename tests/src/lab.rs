@@ -15,7 +15,7 @@ use snocat_driver::core::route::{Policy, RouteAddress};
 use snocat_driver::core::{CloseReason, Code, Limits};
 use snocat_driver::rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use snocat_driver::{
-    BindError, Binding, Bound, ClientConfig, ClientTls, ConnectError, Destination, PortForwarder,
+    BindError, Binding, Bound, ClientConfig, ClientTls, ConnectError, Destination, KEEP_ALIVE, PortForwarder,
     ServerConfig, ServerEvent, ServerTls, TcpRouter, Trust, TunnelServer, connect, serve,
 };
 use snocat_smol::Smol;
@@ -67,6 +67,8 @@ pub struct Options {
     pub ports: RangeInclusive<u16>,
     /// The limits of both sides.
     pub limits: Limits,
+    /// How long visitors and targets may be silent before the system asks after them.
+    pub keep_alive: Option<Duration>,
 }
 
 /// The secret that servers of the lab know.
@@ -83,6 +85,7 @@ impl Default for Options {
             port: 0,
             ports: 1024..=65535,
             limits: Limits::default(),
+            keep_alive: Some(KEEP_ALIVE),
         }
     }
 }
@@ -165,6 +168,7 @@ impl Lab {
         let main = ServerMain {
             config,
             ports: options.ports.clone(),
+            keep_alive: options.keep_alive,
             ready,
             events,
             accepted,
@@ -239,8 +243,18 @@ impl Lab {
         let (ended, end) = channel();
         let (stop, stopped) = oneshot::channel();
         let mtu = Arc::new(AtomicU16::new(0));
-        let thread =
-            run(self.pairing.client, ClientMain { config, to, ready, ended, stopped, mtu: mtu.clone() });
+        let thread = run(
+            self.pairing.client,
+            ClientMain {
+                config,
+                to,
+                keep_alive: options.keep_alive,
+                ready,
+                ended,
+                stopped,
+                mtu: mtu.clone(),
+            },
+        );
         let port = result.recv_timeout(PATIENCE).unwrap()?;
         Ok(Client { port, mtu, end, stop: Some(stop), thread: Some(thread) })
     }
@@ -388,6 +402,7 @@ impl Drop for Client {
 struct ServerMain {
     config: ServerConfig,
     ports: RangeInclusive<u16>,
+    keep_alive: Option<Duration>,
     ready: Sender<SocketAddr>,
     events: Sender<Said>,
     accepted: UnboundedReceiver<ListeningConfig>,
@@ -402,7 +417,7 @@ impl Main for ServerMain {
         self.ready.send(server.local_addr()).unwrap();
         let forwarder =
             PortForwarder::new(runtime.clone(), IpAddr::V4(Ipv4Addr::LOCALHOST), self.ports.clone());
-        let forwarder = Arc::new(forwarder);
+        let forwarder = Arc::new(forwarder.keep_alive(self.keep_alive));
         let serving = async {
             while let Some(event) = server.next().await {
                 let said = match event {
@@ -442,6 +457,7 @@ impl Main for ServerMain {
 struct ClientMain {
     config: ClientConfig,
     to: Destination,
+    keep_alive: Option<Duration>,
     ready: Sender<Result<SocketAddr, Failure>>,
     ended: Sender<CloseReason>,
     stopped: oneshot::Receiver<()>,
@@ -462,7 +478,7 @@ impl Main for ClientMain {
             }
         }
         let only = self.config.bindings.iter().map(|binding| binding.address.clone());
-        let router = Arc::new(TcpRouter::new(Policy::only(only)));
+        let router = Arc::new(TcpRouter::new(Policy::only(only)).keep_alive(self.keep_alive));
         let stopped = async { drop(self.stopped.await) };
         futures_lite::future::or(serve(&tunnel, router), stopped).await;
         tunnel.close(Code::STOPPING, "client stopped");

@@ -20,7 +20,7 @@ pub mod scenario;
 pub mod seed;
 pub mod simruntime;
 
-pub use descriptors::enough_descriptors;
+pub use descriptors::{enough_descriptors, open_descriptors};
 pub use duo::{CLIENT, DELAY, Duo, SERVER};
 pub use joined::{Joined, Protection};
 pub use lab::{Client, Failure, Lab, Main, Options, PATIENCE, Pairing, Runtime, SECRET, Said, Server, run};

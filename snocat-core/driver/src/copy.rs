@@ -32,9 +32,10 @@ const SLICES: usize = 64;
 /// How often to look whether a TCP connection has failed that is not read now: no runtime can wait for that.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Prepares a TCP connection: no delay, and RST whatever way it is closed.
-pub(crate) fn prepare<T: Tcp>(tcp: &T) -> io::Result<()> {
+/// Prepares a TCP connection: no delay, RST whatever way it is closed, and a look after the other end now and then.
+pub(crate) fn prepare<T: Tcp>(tcp: &T, keep_alive: Option<Duration>) -> io::Result<()> {
     tcp.close_with_reset(true)?;
+    keep_alive.map_or(Ok(()), |every| tcp.set_keep_alive(every))?;
     tcp.set_nodelay()
 }
 
@@ -53,9 +54,17 @@ pub(crate) fn first_bytes<T: Tcp>(tcp: &T) -> io::Result<Bytes> {
     }
 }
 
-/// Copies until both directions are over, and closes both.
+/// Waits until a connection has failed that nobody reads or writes.
+pub(crate) async fn failed<R: Runtime>(runtime: &R, tcp: &R::Tcp) {
+    while !tcp.has_failed() {
+        runtime.sleep_until(runtime.now() + LOOK).await;
+    }
+}
+
+/// Copies until both directions are over, and closes both. Whether the system looks after a silent connection
+/// ([`Tcp::set_keep_alive`]) is left as it is.
 pub async fn copy<R: Runtime>(tcp: R::Tcp, stream: Stream<R>) -> End {
-    if let Err(error) = prepare(&tcp) {
+    if let Err(error) = prepare(&tcp, None) {
         tracing::debug!(%error, "the connection was over before it began");
     }
     copy_prepared(tcp, Bytes::new(), stream).await
@@ -74,7 +83,6 @@ pub(crate) async fn copy_prepared<R: Runtime>(tcp: R::Tcp, up: Bytes, stream: St
         up,
         down: VecDeque::new(),
         down_finished: false,
-        end: None,
     };
     poll_fn(|context| copy.poll(context)).await
 }
@@ -94,7 +102,6 @@ struct Copy<R: Runtime> {
     down: VecDeque<Bytes>,
     /// The stream has ended behind what is in `down`.
     down_finished: bool,
-    end: Option<End>,
 }
 
 /// How far one direction came.
@@ -111,7 +118,10 @@ impl<R: Runtime> Copy<R> {
         let up = self.poll_up(context);
         let down = self.poll_down(context);
         self.poll_look(context);
-        if let Some(end) = self.end {
+        if let Some(end) = self.pipe.end() {
+            if end == End::Clean {
+                let _closing_anyway = self.tcp.close_with_reset(false);
+            }
             return Poll::Ready(end);
         }
         if matches!(up, Turn::OutOfBudget) || matches!(down, Turn::OutOfBudget) {
@@ -145,7 +155,7 @@ impl<R: Runtime> Copy<R> {
 
     /// A reset may come from a visitor that has sent its end, or that the stream makes wait.
     fn poll_look(&mut self, context: &mut Context<'_>) {
-        while self.end.is_none() && (!self.pipe.up_open() || !self.up.is_empty()) {
+        while self.pipe.end().is_none() && (!self.pipe.up_open() || !self.up.is_empty()) {
             if !std::mem::replace(&mut self.looking, true) {
                 let runtime = self.stream.tunnel().runtime();
                 self.timer.reset(runtime.now() + LOOK);
@@ -244,7 +254,7 @@ impl<R: Runtime> Copy<R> {
     }
 
     fn handle(&mut self, input: Input) {
-        let Actions { finish, reset, stop, shutdown, end } = self.pipe.handle(input);
+        let Actions { finish, reset, stop, shutdown } = self.pipe.handle(input);
         if finish {
             self.stream.finish();
         }
@@ -255,13 +265,7 @@ impl<R: Runtime> Copy<R> {
             self.stream.stop(code);
         }
         if shutdown && self.tcp.shutdown().is_err() {
-            return self.handle(Input::TcpFailed);
-        }
-        if let Some(end) = end {
-            if end == End::Clean {
-                let _closing_anyway = self.tcp.close_with_reset(false);
-            }
-            self.end = Some(end);
+            self.handle(Input::TcpFailed);
         }
     }
 }

@@ -14,8 +14,8 @@ use snocat_core::open::Header;
 use snocat_core::route::RouteAddress;
 use snocat_core::{Code, Refusal};
 
-use crate::copy::{copy_prepared, first_bytes, prepare};
-use crate::runtime::{Runtime, TcpListener};
+use crate::copy::{copy_prepared, failed, first_bytes, prepare};
+use crate::runtime::{KEEP_ALIVE, Runtime, TcpListener};
 use crate::sync::{Waiters, lock, wait};
 use crate::tunnel::Tunnel;
 
@@ -39,6 +39,7 @@ pub struct PortForwarder<R: Runtime> {
     runtime: R,
     ip: IpAddr,
     ports: RangeInclusive<u16>,
+    keep_alive: Option<Duration>,
     leases: Arc<Mutex<Leases<R>>>,
 }
 
@@ -46,7 +47,14 @@ impl<R: Runtime> PortForwarder<R> {
     /// Forwards ports of this range, both ends included, on this address.
     pub fn new(runtime: R, ip: IpAddr, ports: RangeInclusive<u16>) -> Self {
         let leases = Leases { holders: BTreeMap::new(), waiters: Waiters::default() };
-        Self { runtime, ip, ports, leases: Arc::new(Mutex::new(leases)) }
+        Self { runtime, ip, ports, keep_alive: Some(KEEP_ALIVE), leases: Arc::new(Mutex::new(leases)) }
+    }
+
+    /// Sets how long a visitor may be silent before the system asks whether it is still there; `None` has it never
+    /// ask. The default is [`KEEP_ALIVE`].
+    #[must_use]
+    pub fn keep_alive(self, every: Option<Duration>) -> Self {
+        Self { keep_alive: every, ..self }
     }
 
     /// Serves what the tunnel asks for, until it ends; its ports are free again then. Returns at once if the server's
@@ -65,8 +73,9 @@ impl<R: Runtime> PortForwarder<R> {
                         addresses: vec![address],
                         target: target.clone(),
                     };
+                    let keep_alive = self.keep_alive;
                     self.runtime.spawn(async move {
-                        accept(runtime, listener, visited, target).await;
+                        accept(runtime, listener, visited, target, keep_alive).await;
                         drop(lease);
                     });
                     on_bound(&bound);
@@ -194,7 +203,13 @@ impl<R: Runtime> Drop for Lease<R> {
 }
 
 /// Takes visitors in until the tunnel ends.
-async fn accept<R: Runtime>(runtime: R, listener: R::TcpListener, tunnel: Tunnel<R>, target: RouteAddress) {
+async fn accept<R: Runtime>(
+    runtime: R,
+    listener: R::TcpListener,
+    tunnel: Tunnel<R>,
+    target: RouteAddress,
+    keep_alive: Option<Duration>,
+) {
     let mut exhausted = false;
     loop {
         let next = async { Some(poll_fn(|context| listener.poll_accept(context)).await) };
@@ -203,7 +218,7 @@ async fn accept<R: Runtime>(runtime: R, listener: R::TcpListener, tunnel: Tunnel
             Some(Ok((tcp, visitor))) => {
                 exhausted = false;
                 // From here on, whatever happens reaches the visitor as RST unless it ends well.
-                if prepare(&tcp).is_ok() {
+                if prepare(&tcp, keep_alive).is_ok() {
                     let (tunnel, target) = (tunnel.clone(), target.clone());
                     runtime.spawn(forward(tcp, visitor, tunnel, target));
                 }
@@ -244,12 +259,21 @@ async fn until_closed<R: Runtime, T>(tunnel: &Tunnel<R>, work: impl Future<Outpu
 async fn forward<R: Runtime>(tcp: R::Tcp, visitor: SocketAddr, tunnel: Tunnel<R>, target: RouteAddress) {
     let header = Header { visitor: Some(visitor), ..Header::forward(target) };
     let Ok(mut up) = first_bytes(&tcp) else { return };
-    match tunnel.open_with(&header, &mut up).await {
-        Ok(stream) => {
+    let opened = {
+        let opening = async { Some(tunnel.open_with(&header, &mut up).await) };
+        let gone = async {
+            failed(tunnel.runtime(), &tcp).await;
+            None
+        };
+        futures_lite::future::or(opening, gone).await
+    };
+    match opened {
+        None => tracing::debug!("a visitor has gone that waited for a stream"),
+        Some(Ok(stream)) => {
             drop(tunnel);
             let end = copy_prepared(tcp, up, stream).await;
             tracing::debug!(?end, "visitor gone");
         }
-        Err(error) => tracing::debug!(%error, "no stream for a visitor"),
+        Some(Err(error)) => tracing::debug!(%error, "no stream for a visitor"),
     }
 }

@@ -40,7 +40,7 @@ pub use config::{Binding, ClientConfig, ResetSecret, ServerConfig};
 pub use copy::copy;
 pub use forward::{Bound, PortForwarder};
 pub use router::{Router, RoutingClient, Service, ServiceFuture, TcpRouter, dial, serve};
-pub use runtime::{Direction, Icmp, Runtime, Tcp, TcpListener, Timer, Udp, listener};
+pub use runtime::{Direction, Icmp, KEEP_ALIVE, Runtime, Tcp, TcpListener, Timer, Udp, keep_alive, listener};
 pub use rustls;
 pub use server::{ServerEvent, TunnelServer};
 pub use snocat_core as core;

@@ -7,6 +7,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use snocat_core::open::Header;
@@ -15,7 +16,7 @@ use snocat_core::{Code, Refusal};
 
 use crate::copy::copy_prepared;
 use crate::race::{interleave, race};
-use crate::runtime::{Runtime, Tcp};
+use crate::runtime::{KEEP_ALIVE, Runtime, Tcp};
 use crate::stream::Stream;
 use crate::tunnel::{Offer, OpenError, Tunnel};
 
@@ -70,6 +71,7 @@ pub async fn serve<R: Runtime>(tunnel: &Tunnel<R>, router: Arc<dyn Router<R>>) {
 /// Dials TCP targets, as far as a policy allows.
 pub struct TcpRouter {
     policy: Policy,
+    keep_alive: Option<Duration>,
 }
 
 impl fmt::Debug for TcpRouter {
@@ -81,7 +83,14 @@ impl fmt::Debug for TcpRouter {
 impl TcpRouter {
     /// A router that dials what `policy` allows; the default policy allows nothing.
     pub fn new(policy: Policy) -> Self {
-        Self { policy }
+        Self { policy, keep_alive: Some(KEEP_ALIVE) }
+    }
+
+    /// Sets how long a target may be silent before the system asks whether it is still there; `None` has it never ask.
+    /// The default is [`KEEP_ALIVE`].
+    #[must_use]
+    pub fn keep_alive(self, every: Option<Duration>) -> Self {
+        Self { keep_alive: every, ..self }
     }
 }
 
@@ -89,11 +98,17 @@ impl<R: Runtime> Router<R> for TcpRouter {
     fn route(&self, tunnel: &Tunnel<R>, header: &Header) -> Result<Box<dyn Service<R>>, Refusal> {
         let target = self.policy.decide(header)?;
         let runtime = tunnel.runtime().clone();
-        Ok(Box::new(move |offer| dial_and_copy(runtime, target, offer)))
+        let keep_alive = self.keep_alive;
+        Ok(Box::new(move |offer| dial_and_copy(runtime, target, keep_alive, offer)))
     }
 }
 
-async fn dial_and_copy<R: Runtime>(runtime: R, target: Target, offer: Offer<R>) {
+async fn dial_and_copy<R: Runtime>(
+    runtime: R,
+    target: Target,
+    keep_alive: Option<Duration>,
+    offer: Offer<R>,
+) {
     let dialled = {
         let cancelled = async {
             offer.cancelled().await;
@@ -108,6 +123,11 @@ async fn dial_and_copy<R: Runtime>(runtime: R, target: Target, offer: Offer<R>) 
             offer.refuse(refusal);
         }
         Some(Ok(tcp)) => {
+            if let Some(every) = keep_alive
+                && let Err(error) = tcp.set_keep_alive(every)
+            {
+                tracing::debug!(%error, "the target has gone");
+            }
             if let Some(stream) = offer.accept() {
                 let end = copy_prepared(tcp, Bytes::new(), stream).await;
                 tracing::debug!(?end, "stream over");

@@ -116,6 +116,11 @@ impl<R: Runtime> Tunnel<R> {
         self.0.cell.peek(|state| state.tunnel.rtt())
     }
 
+    /// Streams that are open in either direction, opened by either side.
+    pub fn open_streams(&self) -> usize {
+        self.0.cell.peek(|state| state.tunnel.open_streams())
+    }
+
     /// Opens a stream. It does not wait for the peer's answer: bytes may be written at once. Only when the peer
     /// allows no more streams it waits until one may be opened.
     ///

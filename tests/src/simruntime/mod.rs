@@ -54,6 +54,8 @@ pub struct Machines {
     pub refuses_batches: bool,
     /// Whether reactors behave as that of tokio. Else, as that of async-io.
     pub remembers_readiness: bool,
+    /// How often, of a thousand times, the other end's RST arrives just before this end shuts its direction down.
+    pub failing_shutdowns: u32,
     /// Whether reads, writes and timers are as short as they may be now and then, and accepting fails.
     pub whims: bool,
 }
@@ -73,6 +75,7 @@ impl Machines {
             interface: None,
             longest: usize::MAX,
             refuses_batches: one_of(&[0, 0, 0, 1]) == 1,
+            failing_shutdowns: 0,
             remembers_readiness: one_of(&[0, 1]) == 1,
             whims: one_of(&[0, 1]) == 1,
         };
@@ -129,6 +132,12 @@ impl Simulation {
         let (state, ip) = (self.shared.lock(), ip.into());
         let is_there = |number: &u64| state.sockets.get(number).is_some_and(|socket| socket.local.ip() == ip);
         state.sent.iter().filter(|(number, _)| is_there(number)).map(|(_, sent)| sent).sum()
+    }
+
+    /// What there is at the moment: tasks, sockets and timers.
+    pub fn alive(&self) -> [usize; 3] {
+        let state = self.shared.lock();
+        [state.tasks.len(), state.sockets.len(), state.timers.len()]
     }
 
     /// Time since the start.

@@ -5,7 +5,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use quinn_udp::{RecvMeta, Transmit};
 use snocat_driver::{Direction, Icmp, Runtime, Tcp, TcpListener, Timer, Udp};
@@ -182,6 +182,11 @@ impl Tcp for SimTcp {
     }
 
     fn set_nodelay(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Simulated peers do not vanish.
+    fn set_keep_alive(&self, _: Duration) -> io::Result<()> {
         Ok(())
     }
 

@@ -33,7 +33,7 @@ struct Ready {
     known: BTreeSet<u64>,
 }
 
-struct TaskWaker {
+pub(super) struct TaskWaker {
     task: u64,
     ready: Arc<Mutex<Ready>>,
 }
@@ -47,7 +47,7 @@ impl Wake for TaskWaker {
     }
 }
 
-struct Task {
+pub(super) struct Task {
     name: &'static str,
     /// Not there while it is being polled.
     future: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
@@ -65,7 +65,7 @@ pub(super) enum Event {
 }
 
 #[derive(Default)]
-struct Timer {
+pub(super) struct Timer {
     /// Where its event stands.
     event: Option<(Duration, u64)>,
     fired: bool,
@@ -80,8 +80,8 @@ pub(super) struct State {
     pub(super) outage: Option<Icmp>,
     pub(super) rng: Rng,
     events: BTreeMap<(Duration, u64), Event>,
-    tasks: BTreeMap<u64, Task>,
-    timers: BTreeMap<u64, Timer>,
+    pub(super) tasks: BTreeMap<u64, Task>,
+    pub(super) timers: BTreeMap<u64, Timer>,
     pub(super) sockets: BTreeMap<u64, Socket>,
     /// Which socket is which host of the network: one socket is one host there.
     pub(super) hosts: BTreeMap<Host, u64>,

@@ -5,6 +5,7 @@ use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
 
 use snocat_driver::Direction;
+use snocat_driver::core::sim::Chance;
 
 use super::sockets::Kind;
 use super::state::State;
@@ -173,6 +174,13 @@ impl State {
     }
 
     pub(super) fn shut_tcp(&mut self, number: u64) -> io::Result<()> {
+        let fails = self.machines.failing_shutdowns;
+        if fails > 0 && self.rng.happens(Chance::per_mille(fails)) {
+            let peer = self.tcp(number).map(|connection| connection.peer);
+            for end in [number].into_iter().chain(peer) {
+                self.reset_tcp(end);
+            }
+        }
         let connection = self.tcp(number).filter(|connection| !connection.reset);
         let Some(connection) = connection else { return Err(io::ErrorKind::NotConnected.into()) };
         connection.shut = true;
