@@ -317,7 +317,7 @@ fn a_method_of_ones_own_may_have_several_messages(pairing: Pairing) {
     let lab = Lab::new(pairing);
     let server = handling(&lab, Count(6), PATIENT);
     let _client = offering(&lab, &server, Count(6), true).unwrap();
-    assert_eq!(server.next_up_or_down(), up("tunnel-1"));
+    assert_eq!(server.next_up_or_down(), up("counter"));
 }
 
 /// Never comes to a decision.
