@@ -80,10 +80,19 @@ impl Attempt {
                     )
                 }
             }
+            ConnectError::Undecided(_) => self.undecided(),
             ConnectError::Certificate { problem, reason } => self.certificate(problem, reason),
             ConnectError::Closed(reason) => self.closed(reason),
             other => Error::failed(format_args!("cannot connect to {driver}: {other}"), MORE),
         }
+    }
+
+    /// The server answers, and does not say whether it lets this client in.
+    fn undecided(&self) -> Error {
+        Error::failed(
+            format_args!("{} answers, but did not decide over the credentials in time", self.driver),
+            "try again; if that does not help, look at the server's log",
+        )
     }
 
     fn certificate(&self, problem: &CertificateProblem, reason: &CloseReason) -> Error {
@@ -97,9 +106,20 @@ impl Attempt {
                 format_args!("the certificate of {driver} is not trusted by this machine"),
                 "pass a copy of the server's .pub.pem file with --authority",
             ),
-            CertificateProblem::WrongName => Error::failed(
-                format_args!("the certificate of {driver} is not valid for `{}`", self.server_name),
-                "pass a name that it is valid for with --san",
+            CertificateProblem::WrongName { names } if names.is_empty() => Error::failed(
+                format_args!(
+                    "the certificate of {driver} is not valid for `{}`, nor for any other name",
+                    self.server_name
+                ),
+                "let the server show one with its name, such as `snocat cert PATH --san NAME` makes",
+            ),
+            CertificateProblem::WrongName { names } => Error::failed(
+                format_args!(
+                    "the certificate of {driver} is not valid for `{}`, but for {}",
+                    self.server_name,
+                    listed(names)
+                ),
+                "if that is your server, pass one of these names with --san",
             ),
             CertificateProblem::Expired => Error::failed(
                 format_args!("the certificate of {driver} has expired"),
@@ -161,6 +181,7 @@ impl Attempt {
                 "pass credentials for one of these (see docs/Authentication.md; --auth says which go together), or let the \
                  server take yours",
             ),
+            Code::TIMEOUT => self.undecided(),
             Code::UNPROVEN => Error::failed(
                 format_args!("{driver} did not prove that it means the same: {refusal}"),
                 "check that --driver is your server",
@@ -235,6 +256,19 @@ impl Attempt {
             other => Error::failed(format_args!("{} gives no port: {other}", self.driver), MORE),
         }
     }
+}
+
+/// How many names of a certificate are shown.
+const SHOWN_NAMES: usize = 8;
+
+/// Names that the server chose, on one line.
+fn listed(names: &[String]) -> String {
+    let mut shown: Vec<_> =
+        names.iter().take(SHOWN_NAMES).map(|name| core::Escaped(name).to_string()).collect();
+    if names.len() > SHOWN_NAMES {
+        shown.push(format!("{} more", names.len() - SHOWN_NAMES));
+    }
+    shown.join(", ")
 }
 
 /// The last resort of advice.
@@ -317,6 +351,20 @@ mod tests {
         };
         assert!(untrusted(false).ends_with("with --authority"));
         assert!(untrusted(true).contains("not the one in --authority"));
+    }
+
+    #[test]
+    fn a_certificate_for_other_names_is_shown_with_them() {
+        let wrong = |names: &[&str]| {
+            let names = names.iter().map(|name| (*name).to_owned()).collect();
+            let problem = CertificateProblem::WrongName { names };
+            let reason = CloseReason::local(Refusal::new(Code::PROTOCOL, ""));
+            attempt().connect(&ConnectError::Certificate { problem, reason }).to_string()
+        };
+        assert!(wrong(&["localhost", "192.0.2.1"]).contains("but for localhost, 192.0.2.1; "));
+        assert!(wrong(&["a\x1b[2J"]).contains(r"a\u{1b}[2J"));
+        assert!(wrong(&["a"; 20]).contains(", a, 12 more; "));
+        assert!(wrong(&[]).contains("nor for any other name; let the server"));
     }
 
     #[test]

@@ -51,8 +51,10 @@ where
 /// Streams that are taken in at once, before other tasks have their turn.
 const TURNS: u64 = 64;
 
-/// Serves the streams that the peer offers, each in a task of its own, until the tunnel ends.
+/// Serves the streams that the peer offers, each in a task of its own, until the tunnel ends. Once this is dropped, and
+/// nothing else serves, the peer's offers are refused.
 pub async fn serve<R: Runtime>(tunnel: &Tunnel<R>, router: Arc<dyn Router<R>>) {
+    let _until_dropped = Served(tunnel);
     for turn in 1_u64.. {
         let Some(offer) = tunnel.accept().await else { return };
         if turn % TURNS == 0 {
@@ -65,6 +67,16 @@ pub async fn serve<R: Runtime>(tunnel: &Tunnel<R>, router: Arc<dyn Router<R>>) {
                 offer.refuse(refusal);
             }
         }
+    }
+}
+
+/// A tunnel whose streams are served, until this is dropped.
+struct Served<'a, R: Runtime>(&'a Tunnel<R>);
+
+impl<R: Runtime> Drop for Served<'_, R> {
+    fn drop(&mut self) {
+        // Somebody else may be at it, and takes the next stream before the time is over.
+        self.0.stop_serving();
     }
 }
 
@@ -184,7 +196,7 @@ fn refusal(target: &Target, error: Option<&io::Error>) -> Refusal {
 }
 
 /// Whether the process or the system has run out of file descriptors or of memory for sockets.
-fn out_of_descriptors(error: &io::Error) -> bool {
+pub(crate) fn out_of_descriptors(error: &io::Error) -> bool {
     // EMFILE, ENFILE, ENOBUFS (Linux, then the BSDs); ENOMEM has a kind. Windows: WSAEMFILE, WSAENOBUFS.
     let codes: &[i32] = if cfg!(windows) { &[10024, 10055] } else { &[23, 24, 105, 55] };
     error.kind() == io::ErrorKind::OutOfMemory

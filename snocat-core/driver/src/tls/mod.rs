@@ -24,6 +24,7 @@ use rustls::sign::CertifiedKey;
 use rustls::{CertificateError, CipherSuite};
 
 pub use authorities::ClientAuthorities;
+pub(crate) use client::TlsAttempt;
 pub use client::{CertificateProblem, ClientTls, Trust};
 pub use server::ServerTls;
 
