@@ -1,7 +1,7 @@
 //! What each side learns when something goes wrong: the cause that is its own, and soon.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,11 +12,11 @@ use snocat_driver::core::sim::LinkConfig;
 use snocat_driver::core::{ClosedBy, Code, Limits};
 use snocat_driver::rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use snocat_driver::{
-    AuthenticationChannel, AuthenticationClient, AuthenticationHandler, CertificateProblem, ClientConfig,
-    ClientTls, ConnectError, Denied, Destination, Runtime, ServerConfig, ServerEvent, ServerTls, Stream,
-    StreamError, Trust, TunnelServer, connect,
+    AuthenticationChannel, AuthenticationClient, AuthenticationHandler, BindError, Binding,
+    CertificateProblem, ClientConfig, ClientTls, ConnectError, Denied, Destination, PortForwarder, Runtime,
+    ServerConfig, ServerEvent, ServerTls, Stream, StreamError, Trust, TunnelServer, connect,
 };
-use snocat_tests::simruntime::{CLIENT, Done, Machines, SERVER, SimRuntime, World, simulate};
+use snocat_tests::simruntime::{CLIENT, Done, Forwarding, Machines, SERVER, SimRuntime, World, simulate};
 use snocat_tests::{Main, run};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -317,6 +317,52 @@ fn a_stream_that_nothing_serves_is_refused_soon_and_later_ones_at_once() {
         assert_eq!(end, Ok(true));
         drop((stream, accepted));
         tunnel.close(Code::STOPPING, "client stopped");
+        server.close(Code::STOPPING, "server stopped").await;
+    });
+}
+
+// ---- ports
+
+#[test]
+fn the_first_free_port_is_one_that_can_be_bound() {
+    simulate(6, Machines { reserved_ports: 1100, ..calm(6) }, async |world: World| {
+        let target = world.echo();
+        let forwarding = Forwarding::start(&world.sim, target, &Limits::default()).await;
+        assert_eq!(forwarding.port.port(), 1100);
+        forwarding.stop().await;
+    });
+}
+
+#[test]
+fn where_no_port_can_be_bound_the_client_learns_why() {
+    simulate(7, Machines { reserved_ports: u16::MAX, ..calm(7) }, async |world: World| {
+        let runtime = world.sim.host(SERVER);
+        let forwarder = |ports| PortForwarder::new(runtime.clone(), IpAddr::V4(SERVER), ports);
+        assert_eq!(forwarder(1..=1000).check().unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+        assert_eq!(forwarder(1..=u16::MAX).check().unwrap(), Some(1..=u16::MAX - 1));
+        let foreign = PortForwarder::new(runtime.clone(), IpAddr::V4(CLIENT), 1..=1000);
+        assert!(foreign.check().is_err());
+
+        let identity = Identity::new("localhost", 2090);
+        let mut config = ServerConfig::new(identity.tls(), ListeningConfig::only(NoProof));
+        config.serves_bindings = true;
+        let server = bind(&world, 4433, &config);
+        let mut client = ClientConfig::new(trusting(&[&identity]), ConnectingConfig::only(NoProof));
+        client.bindings = vec![Binding { port: 0, address: RouteAddress::tcp("localhost", 80).unwrap() }];
+        let mut connected = connect(&world.sim.host(CLIENT), &to(4433), &client).await.unwrap();
+        let Some(ServerEvent::TunnelUp(far)) = server.next().await else { panic!("no tunnel") };
+        let narrow = forwarder(1..=1000);
+        let binding = connected.bindings.pop().unwrap().bound();
+        let serving = async {
+            narrow.serve(far, |_| {}).await;
+            std::future::pending().await
+        };
+        let Err(BindError::Refused(refusal)) = futures_lite::future::or(binding, serving).await else {
+            panic!("it was bound");
+        };
+        assert_eq!(refusal.code, Code::BIND_FAILED);
+        assert!(refusal.text.starts_with("cannot listen on 10.0.0.1:1: permission denied"), "{refusal}");
+        connected.tunnel.close(Code::STOPPING, "client stopped");
         server.close(Code::STOPPING, "server stopped").await;
     });
 }
