@@ -380,6 +380,13 @@ pub struct ClientArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub port: Option<u16>,
 
+    /// Connect to the target at the start, too, and warn if that fails
+    ///
+    /// Without it the target is connected to when a visitor comes. The check is a connection that says nothing: a
+    /// target that takes only one, such as `nc -l`, would be used up.
+    #[arg(long)]
+    pub check_target: bool,
+
     /// How to share the network.
     #[command(flatten)]
     pub sending: Sending,
