@@ -8,6 +8,7 @@ pub mod cert;
 pub mod client;
 pub mod demo;
 pub mod error;
+pub mod expiry;
 pub mod explain;
 pub mod files;
 pub mod keys;

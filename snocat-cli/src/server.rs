@@ -16,11 +16,11 @@ use snocat_driver::{
 use crate::accept::Accepted;
 use crate::args::ServerArgs;
 use crate::error::Error;
-use crate::explain;
 use crate::output::{self, Event, Output, Side};
 use crate::signal::Stop;
 use crate::state;
 use crate::values::Ports;
+use crate::{expiry, explain};
 
 /// How often at most it is told that strangers were turned away.
 const STRANGERS: Duration = Duration::from_secs(10);
@@ -55,9 +55,10 @@ pub async fn run<R: Runtime>(
     check_ports(&forwarder, arguments.tcp, &arguments.ports)?;
     let server = bind(&runtime, arguments.quic, &config)?;
     output.event(&Event::Listening { quic: server.local_addr() });
+    let tls = accepted.tls();
+    let watching = future::zip(watch_strangers(&runtime, &server, &output), expiry::watch(&runtime, &tls));
     let never = async {
-        future::zip(accepted.keep_current(&runtime, &server), watch_strangers(&runtime, &server, &output))
-            .await;
+        future::zip(accepted.keep_current(&runtime, &server), watching).await;
         future::pending().await
     };
     future::or(serve(&runtime, &server, Arc::new(forwarder), &output, &stop), never).await?;

@@ -10,8 +10,7 @@ use snocat_driver::{ClientAuthorities, ClientTls, ServerTls, TlsError, Trust};
 
 use crate::args::ClientArgs;
 use crate::error::Error;
-use crate::files;
-use crate::output;
+use crate::{expiry, files, output};
 
 /// From about here on a handshake no longer fits what a server may send before it knows the client's address
 /// (RFC 9000 §8.1), and takes one more round trip.
@@ -26,6 +25,14 @@ pub fn server(certificate: &Path, key: &Path) -> Result<ServerTls, Error> {
     let tls =
         ServerTls::new(chain, key_der, key_log()).map_err(|error| unusable(certificate, key, &error))?;
     warn_of_length(&tls);
+    expiry::warn(&tls);
+    if let Some(path) = std::env::var_os("SSLKEYLOGFILE").filter(|path| !path.is_empty()) {
+        output::warning(format_args!(
+            "SSLKEYLOGFILE is set: whoever can read {} can decrypt every tunnel of this server; unset it unless you \
+             debug",
+            path.display()
+        ));
+    }
     Ok(tls)
 }
 
@@ -40,6 +47,7 @@ pub fn replace(tls: &ServerTls, certificate: &Path, key: &Path) -> Result<(), Er
     if tls.chain_bytes() != before {
         warn_of_length(tls);
     }
+    expiry::warn(tls);
     Ok(())
 }
 

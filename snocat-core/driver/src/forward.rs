@@ -345,12 +345,13 @@ async fn forward<R: Runtime>(tcp: R::Tcp, visitor: SocketAddr, tunnel: Tunnel<R>
         futures_lite::future::or(opening, gone).await
     };
     match opened {
-        None => tracing::debug!("a visitor has gone that waited for a stream"),
+        None => tracing::debug!(%visitor, "a visitor has gone that waited for a stream"),
         Some(Ok(stream)) => {
+            tracing::debug!(tunnel = %tunnel.id(), stream = %stream.id(), %visitor, "a visitor");
             drop(tunnel);
             let end = copy_prepared(tcp, up, stream).await;
-            tracing::debug!(?end, "visitor gone");
+            tracing::debug!(%visitor, ?end, "a visitor is gone");
         }
-        Some(Err(error)) => tracing::debug!(%error, "no stream for a visitor"),
+        Some(Err(error)) => tracing::debug!(%visitor, %error, "no stream for a visitor"),
     }
 }

@@ -12,6 +12,7 @@ mod server;
 #[cfg(test)]
 mod tests;
 mod trusted;
+mod validity;
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -27,6 +28,7 @@ pub use authorities::ClientAuthorities;
 pub(crate) use client::TlsAttempt;
 pub use client::{CertificateProblem, ClientTls, Trust};
 pub use server::ServerTls;
+pub use validity::Validity;
 
 use crate::sync::lock;
 

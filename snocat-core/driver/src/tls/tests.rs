@@ -320,3 +320,22 @@ fn nothing_secret_is_in_what_debug_shows() {
          ClientTls { shown: Shown { certificates: 1, .. }, .. } Shown { certificates: 1, .. }"
     );
 }
+
+#[test]
+fn while_a_whole_chain_is_valid() {
+    let years = |first, last| {
+        Identity::with(|parameters| {
+            parameters.not_before = rcgen::date_time_ymd(first, 1, 1);
+            parameters.not_after = rcgen::date_time_ymd(last, 1, 1);
+            parameters.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        })
+    };
+    let days = |days: u64| std::time::UNIX_EPOCH + std::time::Duration::from_secs(days * 24 * 60 * 60);
+    let (own, issuer) = (years(2000, 2010), years(2001, 2002));
+    let both = [own.chain.clone(), issuer.chain].concat();
+    let shown = |chain| ServerTls::new(chain, own.key(), None).unwrap().validity().unwrap();
+    let validity = |from, to| Validity { not_before: days(from), not_after: days(to) };
+    assert_eq!(shown(own.chain.clone()), validity(10_957, 14_610));
+    assert_eq!(shown(both), validity(11_323, 11_688));
+    assert_eq!(Validity::of(&CertificateDer::from(vec![0x30; 100])), None);
+}
