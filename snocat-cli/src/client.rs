@@ -157,7 +157,10 @@ async fn serve<R: Runtime>(
     let bound = async {
         for binding in bindings {
             match binding.bound().await {
-                Ok(addresses) => tell(explain::bound(&name, addresses, &target.address)),
+                Ok(addresses) => {
+                    let addresses = explain::reachable(addresses, tunnel.remote_address());
+                    tell(explain::bound(&name, addresses, &target.address));
+                }
                 // The tunnel says so itself.
                 Err(BindError::Closed(_)) => break,
                 Err(error) => return End::NoPort(attempt.bind(&error)),

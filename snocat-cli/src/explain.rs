@@ -1,6 +1,6 @@
 //! What the driver reports, in words that a person can act on.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use snocat_driver::core::route::{RouteAddress, Target};
 use snocat_driver::core::{self, CloseReason, ClosedBy, Code, Refusal};
@@ -211,6 +211,11 @@ impl Attempt {
             Code::NAME_INVALID => {
                 Error::failed(format_args!("{driver} does not take the name {name}"), "choose another --name")
             }
+            Code::PORT_TAKEN if self.name.is_none() => Error::failed(
+                format_args!("{port} of {driver} is taken"),
+                "choose another --port, or leave it out for any; if it is an earlier run of this client that was cut off, \
+                 give it a --name: a new run takes its own name over, and the port",
+            ),
             Code::PORT_TAKEN => Error::failed(
                 format_args!("{port} of {driver} is taken"),
                 "choose another --port, or leave it out for any",
@@ -287,6 +292,18 @@ fn tried(driver: &str, addresses: &[SocketAddr]) -> String {
     }
 }
 
+/// Where visitors connect to. A server that listens on all its addresses says so; the one that this client reaches it by is one.
+pub(crate) fn reachable(addresses: Vec<SocketAddr>, server: SocketAddr) -> Vec<SocketAddr> {
+    let reachable = |address: SocketAddr| match (address.ip(), server.ip()) {
+        (IpAddr::V4(ip), IpAddr::V4(_)) if ip.is_unspecified() => {
+            SocketAddr::new(server.ip(), address.port())
+        }
+        (IpAddr::V6(ip), _) if ip.is_unspecified() => SocketAddr::new(server.ip(), address.port()),
+        _ => address,
+    };
+    addresses.into_iter().map(reachable).collect()
+}
+
 /// The event that a port of the server leads to a target.
 pub(crate) fn bound(tunnel: &str, addresses: Vec<SocketAddr>, target: &RouteAddress) -> Event {
     let target = Target::try_from(target).map_or_else(|_| target.to_string(), |target| target.to_string());
@@ -339,7 +356,11 @@ mod tests {
         assert!(refused(with("token"), Code::AUTH_REFUSED).contains("--token-file"));
         assert!(refused(with("token,ed25519"), Code::AUTH_REFUSED).contains("RUST_LOG=info"));
         let with_port = Attempt { port: Some(8081), ..attempt() };
-        assert!(refused(with_port, Code::PORT_TAKEN).starts_with("port 8081 of example.org:9090 is taken;"));
+        let taken = refused(with_port, Code::PORT_TAKEN);
+        assert!(
+            taken.starts_with("port 8081 of example.org:9090 is taken;") && taken.contains("--name"),
+            "{taken}"
+        );
         let with_name = Attempt { name: Some("web".to_owned()), ..attempt() };
         assert!(refused(with_name.clone(), Code::NAME_TAKEN).contains("the name web;"));
         assert!(refused(with_name, Code::NAME_REFUSED).contains("or leave it out"));
@@ -378,6 +399,20 @@ mod tests {
         };
         assert!(no_answer(true).starts_with("nothing listens at example.org:9090 (127.0.0.1:1);"));
         assert!(no_answer(false).starts_with("nothing answers at example.org:9090 (127.0.0.1:1);"));
+    }
+
+    #[test]
+    fn a_visitor_gets_an_address_to_connect_to() {
+        let server = |text: &str| text.parse::<SocketAddr>().unwrap();
+        for (said, by, told) in [
+            ("0.0.0.0:8080", "203.0.113.7:9090", "203.0.113.7:8080"),
+            ("[::]:8080", "203.0.113.7:9090", "203.0.113.7:8080"),
+            ("[::]:8080", "[2001:db8::1]:9090", "[2001:db8::1]:8080"),
+            ("0.0.0.0:8080", "[2001:db8::1]:9090", "0.0.0.0:8080"),
+            ("198.51.100.1:8080", "203.0.113.7:9090", "198.51.100.1:8080"),
+        ] {
+            assert_eq!(reachable(vec![server(said)], server(by)), [server(told)]);
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The TLS side of a client: whom it trusts, and what it shows to who asks.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 
 use ring::digest::{SHA256, digest};
@@ -266,8 +267,11 @@ fn pinned(
 /// `IpAddress(192.0.2.1)`.
 fn presented_name(shown: &str) -> Option<String> {
     let inside = |kind: &str| shown.strip_prefix(kind)?.strip_suffix(')');
-    let dns = inside("DnsName(").map(|name| name.trim_matches('"'));
-    dns.or_else(|| inside("IpAddress(")).map(str::to_owned)
+    // webpki writes addresses in a form of its own: `0::1`.
+    let address =
+        |shown: &str| shown.parse::<IpAddr>().map_or_else(|_| shown.to_owned(), |ip| ip.to_string());
+    let dns = inside("DnsName(").map(|name| name.trim_matches('"').to_owned());
+    dns.or_else(|| inside("IpAddress(").map(address))
 }
 
 fn problem(error: &rustls::Error) -> CertificateProblem {
