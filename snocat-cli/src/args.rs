@@ -10,7 +10,7 @@ use snocat_driver::core::{CongestionControl, Limits};
 
 use crate::keys::keygen;
 use crate::methods::Methods;
-use crate::values::{CertifiedName, HostPort, Pin, Ports};
+use crate::values::{self, CertifiedName, HostPort, Pin, Ports};
 
 /// Reach a TCP service inside another network through a port on your server
 ///
@@ -237,11 +237,13 @@ pub struct ServerArgs {
     pub key: PathBuf,
 
     /// The UDP address where clients connect; port 0 is any free one
-    #[arg(long, value_name = "ADDR", default_value_t = SocketAddr::from((Ipv4Addr::LOCALHOST, 9090)))]
+    #[arg(long, value_name = "ADDR", default_value_t = SocketAddr::from((Ipv4Addr::LOCALHOST, 9090)),
+        value_parser = values::local_address)]
     pub quic: SocketAddr,
 
     /// The IP address where visitors connect: 0.0.0.0 lets other machines do so
-    #[arg(long, value_name = "IP", default_value_t = IpAddr::from(Ipv4Addr::LOCALHOST))]
+    #[arg(long, value_name = "IP", default_value_t = IpAddr::from(Ipv4Addr::LOCALHOST),
+        value_parser = values::local_ip)]
     pub tcp: IpAddr,
 
     /// The TCP ports that clients may have, both included
@@ -380,6 +382,13 @@ pub struct ClientArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub port: Option<u16>,
 
+    /// Connect to the target at the start, too, and warn if that fails
+    ///
+    /// Without it the target is connected to when a visitor comes. The check is a connection that says nothing: a
+    /// target that takes only one, such as `nc -l`, would be used up.
+    #[arg(long)]
+    pub check_target: bool,
+
     /// How to share the network.
     #[command(flatten)]
     pub sending: Sending,
@@ -467,9 +476,10 @@ impl From<Congestion> for CongestionControl {
 pub struct Format {
     /// Tell events as JSON, one object a line
     ///
-    /// Each has "event": listening {quic}, connecting {driver, addresses, since} while there is no answer, tunnel-up {tunnel, remote, method, identity}, bound {tunnel, addresses,
+    /// Each has "event" and "time" (UTC): listening {quic}, connecting {driver, addresses, since} while there is no answer,
+    /// tunnel-up {tunnel, remote, method, identity}, bound {tunnel, addresses,
     /// target}, tunnel-down {tunnel, reason}, strangers {admitted, authenticated, retried, ignored_total,
-    /// ignored_source, refused, now, peak}, stopped.
+    /// ignored_source, refused, now, peak}, stopped, failed {error, code}.
     #[arg(long)]
     pub json: bool,
 }

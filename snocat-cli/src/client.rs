@@ -1,15 +1,14 @@
 //! `snocat client`: opens a tunnel to a server, and connects what comes through it to one target.
 
-use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use futures_lite::future;
-use snocat_driver::core::route::{Policy, RouteAddress};
+use snocat_driver::core::route::{self, Policy, RouteAddress};
 use snocat_driver::core::{CloseReason, Code};
 use snocat_driver::{
     BindError, Binding, ClientConfig, Connected, Destination, Runtime, Tcp, TcpRouter, Tunnel,
-    connect_watched,
+    connect_watched, dial,
 };
 
 use crate::args::ClientArgs;
@@ -28,8 +27,8 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(1);
 const REPEAT: Duration = Duration::from_secs(4);
 
-/// How long the target has to answer at start before a warning says that it did not.
-const PROBE: Duration = Duration::from_secs(5);
+/// How long `--check-target` waits for the target.
+const CHECK: Duration = Duration::from_secs(5);
 
 /// Runs `snocat client` until `stop` or until the tunnel ends.
 ///
@@ -52,10 +51,18 @@ pub async fn run<R: Runtime>(
         port: arguments.driver.port,
         server_name: arguments.server_name(),
     };
-    runtime.spawn(probe(runtime.clone(), arguments.target.clone()));
     let attempt = Attempt::from(&arguments);
+    let address = target.clone();
+    let check = async {
+        if arguments.check_target {
+            check(&runtime, &address).await;
+        }
+        future::pending().await
+    };
     let target = Target { address: target, keep_alive: arguments.sending.keep_alive() };
-    session(&runtime, &destination, &config, target, &attempt, |event| output.event(&event), &stop).await?;
+    let tell = |event| output.event(&event);
+    let session = session(&runtime, &destination, &config, target, &attempt, tell, &stop);
+    future::or(session, check).await?;
     output.event(&Event::Stopped);
     Ok(())
 }
@@ -150,7 +157,10 @@ async fn serve<R: Runtime>(
     let bound = async {
         for binding in bindings {
             match binding.bound().await {
-                Ok(addresses) => tell(explain::bound(&name, addresses, &target.address)),
+                Ok(addresses) => {
+                    let addresses = explain::reachable(addresses, tunnel.remote_address());
+                    tell(explain::bound(&name, addresses, &target.address));
+                }
                 // The tunnel says so itself.
                 Err(BindError::Closed(_)) => break,
                 Err(error) => return End::NoPort(attempt.bind(&error)),
@@ -183,23 +193,17 @@ async fn close<R: Runtime>(runtime: &R, tunnel: &Tunnel<R>, code: Code, text: &s
     within(runtime, LAST_WORDS, tunnel.drained()).await;
 }
 
-/// Warns if nothing answers at the target yet. That is no reason not to start: it may come later.
-async fn probe<R: Runtime>(runtime: R, target: HostPort) {
-    let reachable = async {
-        let mut result = Err(io::Error::new(io::ErrorKind::NotFound, "it has no address"));
-        for address in runtime.resolve(&target.host, target.port).await? {
+/// Warns if the target cannot be connected to yet. That is no reason not to start: it may come later.
+async fn check<R: Runtime>(runtime: &R, address: &RouteAddress) {
+    let Ok(target) = route::Target::try_from(address) else { return };
+    let problem = match within(runtime, CHECK, dial(runtime, &target)).await {
+        Some(Ok(tcp)) => {
             // Nothing was sent: an ordinary end is all the target is to see.
-            result = runtime.connect(address).await.and_then(|tcp| tcp.close_with_reset(false));
-            if result.is_ok() {
-                break;
-            }
+            let _it_may_be_gone = tcp.close_with_reset(false);
+            return;
         }
-        result
+        Some(Err(refusal)) => refusal.text,
+        None => format!("{target} does not answer"),
     };
-    let problem = match within(&runtime, PROBE, reachable).await {
-        Some(Ok(())) => return,
-        Some(Err(error)) => error.to_string(),
-        None => "it does not answer".to_owned(),
-    };
-    output::warning(format_args!("the target {target} cannot be reached now: {problem}"));
+    output::warning(format_args!("{problem}; visitors are turned away until that can be reached"));
 }

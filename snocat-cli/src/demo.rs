@@ -20,7 +20,7 @@ use crate::args::DemoArgs;
 use crate::error::Error;
 use crate::explain::Attempt;
 use crate::methods::{Method, Methods};
-use crate::output::{Event, Output};
+use crate::output::{self, Event, Output};
 use crate::signal::Stop;
 use crate::values::HostPort;
 use crate::{cert, client, page, server, tls, token};
@@ -96,7 +96,9 @@ pub async fn run<R: Runtime>(
     let (served, connected) = future::zip(serving, connecting).await;
     connected.and(served)?;
     if arguments.once {
-        output.say(format_args!("\n{}", fetched.take()?.trim_end()));
+        let page = fetched.take()?;
+        output.flush();
+        output::result(&format!("\n{}", page.trim_end()))?;
     } else {
         output.event(&Event::Stopped);
     }

@@ -24,7 +24,15 @@ impl Error {
 
     /// The operating system refused `action` ("read", "write", …) on a file: exit code 1.
     pub fn file(action: &str, path: &Path, error: &io::Error, advice: impl fmt::Display) -> Self {
-        Self::failed(format_args!("cannot {action} {}: {error}", path.display()), advice)
+        let what = format!("cannot {action} {}: {error}", path.display());
+        match (action, error.kind()) {
+            // It is there: making another one would not help.
+            ("read", io::ErrorKind::PermissionDenied) => {
+                Self::failed(what, "let the user that runs this command read it, and enter its directory")
+            }
+            ("read", io::ErrorKind::IsADirectory) => Self::failed(what, "give a file"),
+            _ => Self::failed(what, advice),
+        }
     }
 
     /// The process' exit code.
@@ -53,5 +61,11 @@ mod tests {
         let missing = io::Error::from(io::ErrorKind::NotFound);
         let error = Error::file("read", Path::new("x.pem"), &missing, "check the path");
         assert_eq!(error.to_string(), "cannot read x.pem: entity not found; check the path");
+        let denied = io::Error::from(io::ErrorKind::PermissionDenied);
+        let error = Error::file("read", Path::new("x.pem"), &denied, "make one").to_string();
+        assert!(
+            error.contains("let the user that runs this command read it") && !error.contains("make one"),
+            "{error}"
+        );
     }
 }

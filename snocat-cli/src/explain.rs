@@ -1,6 +1,6 @@
 //! What the driver reports, in words that a person can act on.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use snocat_driver::core::route::{RouteAddress, Target};
 use snocat_driver::core::{self, CloseReason, ClosedBy, Code, Refusal};
@@ -80,10 +80,19 @@ impl Attempt {
                     )
                 }
             }
+            ConnectError::Undecided(_) => self.undecided(),
             ConnectError::Certificate { problem, reason } => self.certificate(problem, reason),
             ConnectError::Closed(reason) => self.closed(reason),
             other => Error::failed(format_args!("cannot connect to {driver}: {other}"), MORE),
         }
+    }
+
+    /// The server answers, and does not say whether it lets this client in.
+    fn undecided(&self) -> Error {
+        Error::failed(
+            format_args!("{} answers, but did not decide over the credentials in time", self.driver),
+            "try again; if that does not help, look at the server's log",
+        )
     }
 
     fn certificate(&self, problem: &CertificateProblem, reason: &CloseReason) -> Error {
@@ -97,9 +106,20 @@ impl Attempt {
                 format_args!("the certificate of {driver} is not trusted by this machine"),
                 "pass a copy of the server's .pub.pem file with --authority",
             ),
-            CertificateProblem::WrongName => Error::failed(
-                format_args!("the certificate of {driver} is not valid for `{}`", self.server_name),
-                "pass a name that it is valid for with --san",
+            CertificateProblem::WrongName { names } if names.is_empty() => Error::failed(
+                format_args!(
+                    "the certificate of {driver} is not valid for `{}`, nor for any other name",
+                    self.server_name
+                ),
+                "let the server show one with its name, such as `snocat cert PATH --san NAME` makes",
+            ),
+            CertificateProblem::WrongName { names } => Error::failed(
+                format_args!(
+                    "the certificate of {driver} is not valid for `{}`, but for {}",
+                    self.server_name,
+                    listed(names)
+                ),
+                "if that is your server, pass one of these names with --san",
             ),
             CertificateProblem::Expired => Error::failed(
                 format_args!("the certificate of {driver} has expired"),
@@ -161,6 +181,7 @@ impl Attempt {
                 "pass credentials for one of these (see docs/Authentication.md; --auth says which go together), or let the \
                  server take yours",
             ),
+            Code::TIMEOUT => self.undecided(),
             Code::UNPROVEN => Error::failed(
                 format_args!("{driver} did not prove that it means the same: {refusal}"),
                 "check that --driver is your server",
@@ -190,6 +211,11 @@ impl Attempt {
             Code::NAME_INVALID => {
                 Error::failed(format_args!("{driver} does not take the name {name}"), "choose another --name")
             }
+            Code::PORT_TAKEN if self.name.is_none() => Error::failed(
+                format_args!("{port} of {driver} is taken"),
+                "choose another --port, or leave it out for any; if it is an earlier run of this client that was cut off, \
+                 give it a --name: a new run takes its own name over, and the port",
+            ),
             Code::PORT_TAKEN => Error::failed(
                 format_args!("{port} of {driver} is taken"),
                 "choose another --port, or leave it out for any",
@@ -237,6 +263,19 @@ impl Attempt {
     }
 }
 
+/// How many names of a certificate are shown.
+const SHOWN_NAMES: usize = 8;
+
+/// Names that the server chose, on one line.
+fn listed(names: &[String]) -> String {
+    let mut shown: Vec<_> =
+        names.iter().take(SHOWN_NAMES).map(|name| core::Escaped(name).to_string()).collect();
+    if names.len() > SHOWN_NAMES {
+        shown.push(format!("{} more", names.len() - SHOWN_NAMES));
+    }
+    shown.join(", ")
+}
+
 /// The last resort of advice.
 const MORE: &str = "run the command again with RUST_LOG=debug to see more";
 
@@ -251,6 +290,18 @@ fn tried(driver: &str, addresses: &[SocketAddr]) -> String {
         [only] if only == driver => String::new(),
         _ => format!(" ({})", addresses.join(", ")),
     }
+}
+
+/// Where visitors connect to. A server that listens on all its addresses says so; the one that this client reaches it by is one.
+pub(crate) fn reachable(addresses: Vec<SocketAddr>, server: SocketAddr) -> Vec<SocketAddr> {
+    let reachable = |address: SocketAddr| match (address.ip(), server.ip()) {
+        (IpAddr::V4(ip), IpAddr::V4(_)) if ip.is_unspecified() => {
+            SocketAddr::new(server.ip(), address.port())
+        }
+        (IpAddr::V6(ip), _) if ip.is_unspecified() => SocketAddr::new(server.ip(), address.port()),
+        _ => address,
+    };
+    addresses.into_iter().map(reachable).collect()
 }
 
 /// The event that a port of the server leads to a target.
@@ -305,7 +356,11 @@ mod tests {
         assert!(refused(with("token"), Code::AUTH_REFUSED).contains("--token-file"));
         assert!(refused(with("token,ed25519"), Code::AUTH_REFUSED).contains("RUST_LOG=info"));
         let with_port = Attempt { port: Some(8081), ..attempt() };
-        assert!(refused(with_port, Code::PORT_TAKEN).starts_with("port 8081 of example.org:9090 is taken;"));
+        let taken = refused(with_port, Code::PORT_TAKEN);
+        assert!(
+            taken.starts_with("port 8081 of example.org:9090 is taken;") && taken.contains("--name"),
+            "{taken}"
+        );
         let with_name = Attempt { name: Some("web".to_owned()), ..attempt() };
         assert!(refused(with_name.clone(), Code::NAME_TAKEN).contains("the name web;"));
         assert!(refused(with_name, Code::NAME_REFUSED).contains("or leave it out"));
@@ -320,6 +375,20 @@ mod tests {
     }
 
     #[test]
+    fn a_certificate_for_other_names_is_shown_with_them() {
+        let wrong = |names: &[&str]| {
+            let names = names.iter().map(|name| (*name).to_owned()).collect();
+            let problem = CertificateProblem::WrongName { names };
+            let reason = CloseReason::local(Refusal::new(Code::PROTOCOL, ""));
+            attempt().connect(&ConnectError::Certificate { problem, reason }).to_string()
+        };
+        assert!(wrong(&["localhost", "192.0.2.1"]).contains("but for localhost, 192.0.2.1; "));
+        assert!(wrong(&["a\x1b[2J"]).contains(r"a\u{1b}[2J"));
+        assert!(wrong(&["a"; 20]).contains(", a, 12 more; "));
+        assert!(wrong(&[]).contains("nor for any other name; let the server"));
+    }
+
+    #[test]
     fn addresses_are_shown_where_they_say_more() {
         let address = |text: &str| text.parse::<SocketAddr>().unwrap();
         assert_eq!(tried("127.0.0.1:1", &[address("127.0.0.1:1")]), "");
@@ -330,6 +399,20 @@ mod tests {
         };
         assert!(no_answer(true).starts_with("nothing listens at example.org:9090 (127.0.0.1:1);"));
         assert!(no_answer(false).starts_with("nothing answers at example.org:9090 (127.0.0.1:1);"));
+    }
+
+    #[test]
+    fn a_visitor_gets_an_address_to_connect_to() {
+        let server = |text: &str| text.parse::<SocketAddr>().unwrap();
+        for (said, by, told) in [
+            ("0.0.0.0:8080", "203.0.113.7:9090", "203.0.113.7:8080"),
+            ("[::]:8080", "203.0.113.7:9090", "203.0.113.7:8080"),
+            ("[::]:8080", "[2001:db8::1]:9090", "[2001:db8::1]:8080"),
+            ("0.0.0.0:8080", "[2001:db8::1]:9090", "0.0.0.0:8080"),
+            ("198.51.100.1:8080", "203.0.113.7:9090", "198.51.100.1:8080"),
+        ] {
+            assert_eq!(reachable(vec![server(said)], server(by)), [server(told)]);
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub mod cert;
 pub mod client;
 pub mod demo;
 pub mod error;
+pub mod expiry;
 pub mod explain;
 pub mod files;
 pub mod keys;
@@ -22,6 +23,7 @@ pub mod output;
 pub mod page;
 pub mod server;
 pub mod signal;
+pub mod similar;
 pub mod state;
 pub mod tls;
 pub mod token;
@@ -46,7 +48,7 @@ pub fn main<L: Launch>() -> ExitCode {
     let done = match parse(L::NAME) {
         Ok(arguments) => execute::<L>(arguments),
         // `--help` and `--version`, too.
-        Err(error) => error.exit(),
+        Err(error) => return show(&error),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -57,9 +59,52 @@ pub fn main<L: Launch>() -> ExitCode {
     }
 }
 
+/// Prints what the command line comes to without a command: help, a version, or what is wrong with it.
+fn show(error: &clap::Error) -> ExitCode {
+    match (error.print(), error.use_stderr()) {
+        (Err(io), false) => {
+            let error = output::cannot_write(&io);
+            output::error(&error);
+            ExitCode::from(error.code())
+        }
+        _ => u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from),
+    }
+}
+
+/// The command with texts in which the program is called `name`.
+fn called(mut command: clap::Command, name: &'static str) -> clap::Command {
+    const WRITTEN: &str = "snocat ";
+    if name == WRITTEN.trim_end() {
+        return command;
+    }
+    let rename = |text: &clap::builder::StyledStr| text.to_string().replace(WRITTEN, &format!("{name} "));
+    let texts = [command.get_about(), command.get_long_about(), command.get_after_help()];
+    let [about, long_about, after_help] = texts.map(|text| text.map(rename));
+    let after_long_help = command.get_after_long_help().map(rename);
+    if let Some(text) = about {
+        command = command.about(text);
+    }
+    if let Some(text) = long_about {
+        command = command.long_about(text);
+    }
+    if let Some(text) = after_help {
+        command = command.after_help(text);
+    }
+    if let Some(text) = after_long_help {
+        command = command.after_long_help(text);
+    }
+    command
+        .mut_args(|arg| {
+            let (help, long_help) = (arg.get_help().map(rename), arg.get_long_help().map(rename));
+            let arg = help.into_iter().fold(arg, clap::Arg::help);
+            long_help.into_iter().fold(arg, clap::Arg::long_help)
+        })
+        .mut_subcommands(|command| called(command, name))
+}
+
 /// Reads the command line. What describes all commands is large, and gone when this is done.
 fn parse(name: &'static str) -> Result<Arguments, clap::Error> {
-    let mut command = Arguments::command().name(name);
+    let mut command = called(Arguments::command().name(name), name);
     let matches = command.try_get_matches_from_mut(std::env::args_os())?;
     Arguments::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
 }
@@ -95,6 +140,10 @@ fn run<L: Launch, F: Future<Output = Result<(), Error>>>(
     let output = Output::stdout(json).map_err(|error| cannot("start", &error))?;
     let threads = thread::available_parallelism().map_or(1, usize::from);
     let done = L::block_on(threads, |runtime| command(runtime, output.clone(), stop));
+    let done = done.map_err(|error| cannot("start", &error)).flatten();
+    if let Err(error) = &done {
+        output.failure(error);
+    }
     output.flush();
-    done.map_err(|error| cannot("start", &error))?
+    done
 }

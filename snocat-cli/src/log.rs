@@ -9,9 +9,15 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::error::Error;
 use crate::output;
+use crate::similar::similar;
 
 /// Where it is said how much is logged.
 const VARIABLE: &str = "RUST_LOG";
+
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+/// How the parts of the program begin that log something.
+const PARTS: [&str; 6] = ["snocat", "quinn", "rustls", "mio", "polling", "async_io"];
 
 /// Begins to log.
 ///
@@ -38,6 +44,14 @@ fn filter(wanted: &str) -> Result<Targets, Error> {
     let default = LevelFilter::WARN;
     if wanted.trim().is_empty() {
         return Ok(Targets::new().with_default(default));
+    }
+    for part in wanted.split(',').map(str::trim) {
+        // What is no level is taken for a part of the program, of which all is logged then.
+        let is_level = part.is_empty() || part.parse::<LevelFilter>().is_ok();
+        if !is_level && !part.contains('=') && !PARTS.iter().any(|known| part.starts_with(known)) {
+            let meant = similar(part, &LEVELS).map(|level| format!(", did you mean `{level}`?"));
+            return Err(nonsense(format_args!("`{part}` is no level{}", meant.unwrap_or_default())));
+        }
     }
     let targets: Targets = wanted.parse().map_err(nonsense)?;
     Ok(if targets.default_level().is_some() { targets } else { targets.with_default(default) })
@@ -75,5 +89,17 @@ mod tests {
     #[test]
     fn what_makes_no_sense_is_refused() {
         assert_eq!(filter("snocat_core=loud").unwrap_err().code(), 2);
+        for (wanted, hint) in [
+            ("warning", "did you mean `warn`?"),
+            ("deubg", "did you mean `debug`?"),
+            ("info,deubg", "`deubg` is no level"),
+            ("verbose", "`verbose` is no level;"),
+        ] {
+            let error = filter(wanted).unwrap_err();
+            assert!(error.code() == 2 && error.to_string().contains(hint), "{error}");
+        }
+        for wanted in ["WARN", "snocat_core", "snocat_core::tunnel,info", "info,hyper=debug", "3"] {
+            assert!(filter(wanted).is_ok(), "{wanted}");
+        }
     }
 }

@@ -72,6 +72,13 @@ pub enum Event {
     Strangers(AdmissionCounts),
     /// The command has ended because it was asked to.
     Stopped,
+    /// The command has failed. For programs alone: people read it on stderr.
+    Failed {
+        /// What went wrong, and what to do about it.
+        error: String,
+        /// The exit code.
+        code: u8,
+    },
 }
 
 /// Which side of a tunnel an event comes from.
@@ -123,13 +130,19 @@ impl fmt::Display for Event {
                 write!(formatter, "tunnel {tunnel} is down: {reason}")
             }
             Self::Stopped => formatter.write_str("stopped"),
+            Self::Failed { error, .. } => formatter.write_str(error),
         }
     }
 }
 
 impl Event {
-    /// The event as one JSON object, `event` first.
+    /// The event as one JSON object, as it happens now.
     pub fn to_json(&self) -> String {
+        self.json_at(SystemTime::now())
+    }
+
+    /// The event as one JSON object: `event` first, then `time`.
+    fn json_at(&self, at: SystemTime) -> String {
         let text = |text: &String| Value::from(text.as_str());
         let (name, fields) = match self {
             Self::Listening { quic } => ("listening", vec![("quic", Value::from(quic.to_string()))]),
@@ -181,8 +194,11 @@ impl Event {
                 ("tunnel-down", vec![("tunnel", text(tunnel)), ("reason", text(reason))])
             }
             Self::Stopped => ("stopped", vec![]),
+            Self::Failed { error, code } => {
+                ("failed", vec![("error", text(error)), ("code", Value::from(*code))])
+            }
         };
-        let mut json = format!(r#"{{"event":"{name}""#);
+        let mut json = format!(r#"{{"event":"{name}","time":"{}""#, rfc3339_millis(at));
         for (key, value) in fields {
             json.push_str(&format!(r#","{key}":{value}"#));
         }
@@ -198,6 +214,12 @@ fn rfc3339(time: SystemTime) -> String {
     let (hour, minute, second) = utc.as_hms();
     let month = u8::from(month);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+/// The same with milliseconds: events come close together.
+fn rfc3339_millis(time: SystemTime) -> String {
+    let seconds = rfc3339(time);
+    format!("{}.{:03}Z", seconds.trim_end_matches('Z'), time::UtcDateTime::from(time).millisecond())
 }
 
 fn join(addresses: &[SocketAddr]) -> String {
@@ -252,6 +274,13 @@ impl Output {
         self.line(if self.json { event.to_json() } else { one_line(&event.to_string()) });
     }
 
+    /// Tells programs that the command has failed. People read it on stderr.
+    pub fn failure(&self, error: &Error) {
+        if self.json {
+            self.event(&Event::Failed { error: error.to_string(), code: error.code() });
+        }
+    }
+
     /// Tells something to people only: with `--json` it is left out.
     pub fn say(&self, line: impl fmt::Display) {
         if !self.json {
@@ -279,9 +308,12 @@ impl Output {
 /// # Errors
 /// Stdout does not take it: a full disk, a closed pipe.
 pub fn result(line: &str) -> Result<(), Error> {
-    write_line(&mut io::stdout(), line).map_err(|error| {
-        Error::failed(format_args!("cannot write to stdout: {error}"), "check where it is redirected to")
-    })
+    write_line(&mut io::stdout(), line).map_err(|error| cannot_write(&error))
+}
+
+/// That stdout did not take a result.
+pub fn cannot_write(error: &io::Error) -> Error {
+    Error::failed(format_args!("cannot write to stdout: {error}"), "check where it is redirected to")
 }
 
 /// A line on stderr about how the command went on, which is neither result nor problem.
@@ -368,6 +400,7 @@ mod tests {
             Event::TunnelDown { tunnel: "web".into(), reason: "a \"quoted\"\nreason".into() },
             Event::Strangers(strangers()),
             Event::Stopped,
+            Event::Failed { error: "the sky fell; look up".into(), code: 1 },
         ]
     }
 
@@ -393,6 +426,7 @@ mod tests {
                 "tunnel web is down: a \"quoted\"\nreason",
                 "strangers since the start: 9 let in, 3 asked to retry, 11 ignored, 2 turned away; 1 now",
                 "stopped",
+                "the sky fell; look up",
             ]
         );
     }
@@ -404,9 +438,11 @@ mod tests {
 
     #[test]
     fn json_is_one_object_a_line_with_stable_names() {
-        let lines: Vec<_> = events().iter().map(Event::to_json).collect();
+        let at = SystemTime::UNIX_EPOCH + Duration::from_millis(1_801_396_800_007);
+        let lines: Vec<_> = events().iter().map(|event| event.json_at(at)).collect();
+        let time = r#","time":"2027-01-31T12:00:00.007Z""#;
         assert_eq!(
-            lines,
+            lines.iter().map(|line| line.replacen(time, "", 1)).collect::<Vec<_>>(),
             [
                 r#"{"event":"listening","quic":"127.0.0.1:9090"}"#,
                 r#"{"event":"connecting","driver":"localhost:9090","addresses":["[::1]:9090","127.0.0.1:9090"],"since":"2027-01-15T08:00:00Z"}"#,
@@ -417,9 +453,11 @@ mod tests {
                 r#"{"event":"tunnel-down","tunnel":"web","reason":"a \"quoted\"\nreason"}"#,
                 r#"{"event":"strangers","admitted":9,"authenticated":4,"retried":3,"ignored_total":5,"ignored_source":6,"refused":2,"now":1,"peak":7}"#,
                 r#"{"event":"stopped"}"#,
+                r#"{"event":"failed","error":"the sky fell; look up","code":1}"#,
             ]
         );
         for line in lines {
+            assert!(line.contains(time), "{line}");
             assert!(serde_json::from_str::<Value>(&line).unwrap().is_object());
             assert!(!line.contains('\n'));
         }

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,10 +16,11 @@ use snocat_driver::{
 use crate::accept::Accepted;
 use crate::args::ServerArgs;
 use crate::error::Error;
-use crate::explain;
 use crate::output::{self, Event, Output, Side};
 use crate::signal::Stop;
 use crate::state;
+use crate::values::Ports;
+use crate::{expiry, explain};
 
 /// How often at most it is told that strangers were turned away.
 const STRANGERS: Duration = Duration::from_secs(10);
@@ -49,18 +50,49 @@ pub async fn run<R: Runtime>(
     config.congestion = arguments.sending.congestion.into();
     config.reset_secret = arguments.state.as_deref().map(state::reset_secret).transpose()?;
     config.serves_bindings = true;
+    let forwarder = PortForwarder::new(runtime.clone(), arguments.tcp, arguments.ports.0.clone())
+        .keep_alive(arguments.sending.keep_alive());
+    check_ports(&forwarder, arguments.tcp, &arguments.ports)?;
     let server = bind(&runtime, arguments.quic, &config)?;
     output.event(&Event::Listening { quic: server.local_addr() });
-    let forwarder = PortForwarder::new(runtime.clone(), arguments.tcp, arguments.ports.0)
-        .keep_alive(arguments.sending.keep_alive());
+    let tls = accepted.tls();
+    let watching = future::zip(watch_strangers(&runtime, &server, &output), expiry::watch(&runtime, &tls));
     let never = async {
-        future::zip(accepted.keep_current(&runtime, &server), watch_strangers(&runtime, &server, &output))
-            .await;
+        future::zip(accepted.keep_current(&runtime, &server), watching).await;
         future::pending().await
     };
     future::or(serve(&runtime, &server, Arc::new(forwarder), &output, &stop), never).await?;
     output.event(&Event::Stopped);
     Ok(())
+}
+
+/// Fails if clients could get no port, and warns if they cannot get some.
+fn check_ports<R: Runtime>(forwarder: &PortForwarder<R>, tcp: IpAddr, ports: &Ports) -> Result<(), Error> {
+    match forwarder.check() {
+        Ok(None) => Ok(()),
+        Ok(Some(reserved)) => {
+            output::warning(format_args!(
+                "this process has no right to listen on ports {} to {}: clients get the others of --ports",
+                reserved.start(),
+                reserved.end()
+            ));
+            Ok(())
+        }
+        Err(error) => Err(match error.kind() {
+            io::ErrorKind::AddrNotAvailable => Error::failed(
+                format_args!("cannot listen on {tcp}: this machine does not have that address"),
+                "give one that it has with --tcp, or 0.0.0.0 or :: for all",
+            ),
+            io::ErrorKind::PermissionDenied => Error::failed(
+                format_args!("this process has no right to listen on ports {ports}"),
+                "choose --ports above 1023, or give it the right (CAP_NET_BIND_SERVICE)",
+            ),
+            _ => Error::failed(
+                format_args!("cannot listen on ports {ports} of {tcp}: {error}"),
+                "choose another --tcp or other --ports",
+            ),
+        }),
+    }
 }
 
 /// Tells when strangers were turned away in one way or another: not each time, they can be many.

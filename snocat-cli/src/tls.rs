@@ -10,8 +10,8 @@ use snocat_driver::{ClientAuthorities, ClientTls, ServerTls, TlsError, Trust};
 
 use crate::args::ClientArgs;
 use crate::error::Error;
-use crate::files;
-use crate::output;
+use crate::keys::mistaken;
+use crate::{expiry, files, output};
 
 /// From about here on a handshake no longer fits what a server may send before it knows the client's address
 /// (RFC 9000 §8.1), and takes one more round trip.
@@ -26,6 +26,14 @@ pub fn server(certificate: &Path, key: &Path) -> Result<ServerTls, Error> {
     let tls =
         ServerTls::new(chain, key_der, key_log()).map_err(|error| unusable(certificate, key, &error))?;
     warn_of_length(&tls);
+    expiry::warn(&tls);
+    if let Some(path) = std::env::var_os("SSLKEYLOGFILE").filter(|path| !path.is_empty()) {
+        output::warning(format_args!(
+            "SSLKEYLOGFILE is set: whoever can read {} can decrypt every tunnel of this server; unset it unless you \
+             debug",
+            path.display()
+        ));
+    }
     Ok(tls)
 }
 
@@ -40,6 +48,7 @@ pub fn replace(tls: &ServerTls, certificate: &Path, key: &Path) -> Result<(), Er
     if tls.chain_bytes() != before {
         warn_of_length(tls);
     }
+    expiry::warn(tls);
     Ok(())
 }
 
@@ -116,7 +125,7 @@ fn trusting(trust: Trust, what: &str) -> Result<ClientTls, Error> {
 pub fn client_authorities(path: &Path) -> Result<Option<Arc<ClientAuthorities>>, Error> {
     const ADVICE: &str = "give the certificates of those who issue certificates for clients, PEM";
     let contents = files::read_trusted(path, ADVICE)?;
-    let damaged = |error: pem::Error| no_pem(path, "certificate", &error, ADVICE);
+    let damaged = |error: pem::Error| no_pem(path, &contents, "certificate", &error, ADVICE);
     let issuers: Vec<_> =
         CertificateDer::pem_slice_iter(&contents).collect::<Result<_, _>>().map_err(damaged)?;
     let revoked: Vec<_> =
@@ -153,9 +162,9 @@ fn authorities(path: &Path, advice: &str) -> Result<Vec<CertificateDer<'static>>
 fn from_pem(path: &Path, contents: &[u8], advice: &str) -> Result<Vec<CertificateDer<'static>>, Error> {
     let certificates = CertificateDer::pem_slice_iter(contents)
         .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| no_pem(path, "certificate", &error, advice))?;
+        .map_err(|error| no_pem(path, contents, "certificate", &error, advice))?;
     if certificates.is_empty() {
-        return Err(no_pem(path, "certificate", &pem::Error::NoItemsFound, advice));
+        return Err(no_pem(path, contents, "certificate", &pem::Error::NoItemsFound, advice));
     }
     Ok(certificates)
 }
@@ -164,13 +173,17 @@ fn from_pem(path: &Path, contents: &[u8], advice: &str) -> Result<Vec<Certificat
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, Error> {
     const ADVICE: &str = "give the .priv.pem file of `snocat cert`, or another unencrypted PEM key";
     let contents = files::read_secret(path, ADVICE)?;
-    PrivateKeyDer::from_pem_slice(&contents).map_err(|error| no_pem(path, "private key", &error, ADVICE))
+    PrivateKeyDer::from_pem_slice(&contents)
+        .map_err(|error| no_pem(path, &contents, "private key", &error, ADVICE))
 }
 
-fn no_pem(path: &Path, what: &str, error: &pem::Error, advice: &str) -> Error {
+fn no_pem(path: &Path, contents: &[u8], what: &str, error: &pem::Error, advice: &str) -> Error {
     let path = path.display();
-    match error {
-        pem::Error::NoItemsFound => Error::failed(format_args!("{path} holds no {what}"), advice),
+    match (error, mistaken(contents)) {
+        (pem::Error::NoItemsFound, Some(found)) => {
+            Error::failed(format_args!("{path} holds no {what}, but {found}"), advice)
+        }
+        (pem::Error::NoItemsFound, None) => Error::failed(format_args!("{path} holds no {what}"), advice),
         // Not the parser's words: they can show bytes of the file, which may be a key.
         _ => Error::failed(format_args!("{path} is damaged: its PEM text does not parse"), advice),
     }
@@ -201,7 +214,10 @@ mod tests {
         assert!(client_authorities(&at("priv")).unwrap().is_none());
 
         let error = |result: Result<(), Error>| result.unwrap_err().to_string();
-        assert!(error(certificates(&at("priv"), "a").map(drop)).contains("holds no certificate; a"));
+        assert!(
+            error(certificates(&at("priv"), "a").map(drop))
+                .contains("holds no certificate, but a private key; a")
+        );
         assert!(error(certificates(&at("empty"), "a").map(drop)).contains("holds no certificate"));
         assert!(error(certificates(&at("broken"), "a").map(drop)).contains("is damaged"));
         assert!(error(certificates(&at("none"), "a").map(drop)).contains("cannot read"));

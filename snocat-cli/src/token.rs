@@ -12,7 +12,7 @@ use crate::args::TokenArgs;
 use crate::error::Error;
 use crate::files::{self, Existing};
 use crate::keys::options::Options;
-use crate::keys::{KeyFile, Said};
+use crate::keys::{KeyFile, Said, mistaken};
 use crate::output;
 
 /// Random bytes in a token that is made here.
@@ -77,6 +77,9 @@ pub fn client_secret(path: &Path) -> Result<TokenSecret, Error> {
 /// The file cannot be read or others can read it, or a line is wrong.
 pub fn read(path: &Path) -> Result<KeyFile<TokenKey>, Error> {
     let contents = files::read_secret(path, ADVICE)?;
+    if let Some(what) = mistaken(&contents) {
+        return Err(Error::failed(format_args!("{} holds {what}, and no token", path.display()), ADVICE));
+    }
     KeyFile::parse(path, &contents, FORM, line)
 }
 

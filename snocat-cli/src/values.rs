@@ -3,7 +3,7 @@
 //! A parse error is the sentence that `snocat` shows behind the option's name.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
@@ -24,23 +24,30 @@ impl FromStr for HostPort {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if text.parse::<Ipv6Addr>().is_ok() {
-            return Err(format!("put an IPv6 address in brackets and add a port, such as [{text}]:9090"));
+        if let Some(hint) = without_brackets(text) {
+            return Err(hint);
+        }
+        if let Some(port) = text.strip_prefix(':') {
+            return Err(format!("there is no host before the port: give one, such as localhost:{port}"));
         }
         let (host, port) = text
             .rsplit_once(':')
             .filter(|(host, port)| !host.is_empty() && !port.ends_with(']'))
             .ok_or("give a host and a port, such as example.org:9090 or [::1]:9090")?;
-        let port = match port.parse::<u16>() {
-            Ok(port) if port > 0 => port,
-            _ => return Err(format!("`{port}` is not a port: give a number from 1 to 65535")),
-        };
+        let port = port_number(port)?;
         let host = match host.strip_prefix('[').map(|rest| rest.strip_suffix(']')) {
+            Some(Some(address)) if address.contains('%') => return Err(zone(address)),
             Some(address) => address
                 .and_then(|address| address.parse::<Ipv6Addr>().ok())
                 .ok_or_else(|| format!("`{host}` is not an IPv6 address in brackets"))?
                 .to_string(),
             None if is_host(host) => host.to_owned(),
+            None if host.contains('%') => return Err(zone(host)),
+            None if !host.is_ascii() => {
+                return Err(format!(
+                    "`{host}` is not ASCII: give the name in its xn-- form, as `idn2 {host}` prints it"
+                ));
+            }
             None => return Err(format!("`{host}` is neither a host name nor an address")),
         };
         Ok(Self { host, port })
@@ -56,6 +63,80 @@ impl fmt::Display for HostPort {
             write!(formatter, "{host}:{port}")
         }
     }
+}
+
+/// What to say of an IPv6 address that is not in brackets, perhaps with a port behind it.
+fn without_brackets(text: &str) -> Option<String> {
+    let address = text.split('%').next().unwrap_or_default();
+    address.parse::<Ipv6Addr>().ok()?;
+    if text.contains('%') {
+        return Some(zone(text));
+    }
+    let with_port = text.rsplit_once(':').filter(|(address, port)| {
+        address.parse::<Ipv6Addr>().is_ok() && port.parse::<u16>().is_ok_and(|port| port > 0)
+    });
+    Some(match with_port {
+        Some((address, port)) => format!(
+            "put an IPv6 address in brackets: [{address}]:{port}, or [{text}]:9090 if {port} is part of the address"
+        ),
+        None => format!("put an IPv6 address in brackets and add a port, such as [{text}]:9090"),
+    })
+}
+
+/// What to say of a link-local address with its interface.
+fn zone(text: &str) -> String {
+    format!(
+        "`{text}` names an interface behind `%`, which is not supported: give an address without, or a name"
+    )
+}
+
+/// A port that can be connected to.
+fn port_number(text: &str) -> Result<u16, String> {
+    match text.parse::<u16>() {
+        Ok(port) if port > 0 => Ok(port),
+        _ => Err(format!("`{text}` is not a port: give a number from 1 to 65535")),
+    }
+}
+
+/// A UDP or TCP address of this machine: `IP:PORT`.
+///
+/// # Errors
+/// It is none.
+pub fn local_address(text: &str) -> Result<SocketAddr, String> {
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    if let Some(hint) = without_brackets(text) {
+        return Err(hint);
+    }
+    let all = |port: &str| format!("0.0.0.0:{port} for all IPv4 addresses, [::]:{port} for all");
+    match text.rsplit_once(':') {
+        Some(("" | "*", port)) => {
+            Err(format!("there is no address before the port: give one, {}", all(port)))
+        }
+        None if text.parse::<u16>().is_ok() => Err(format!("give an address, too: {}", all(text))),
+        Some((_, port)) if port.parse::<u16>().is_err() => {
+            Err(format!("`{port}` is not a port: give a number from 0 to 65535"))
+        }
+        _ => Err(format!("give an IP address of this machine and a port: {}", all("9090"))),
+    }
+}
+
+/// An IP address of this machine.
+///
+/// # Errors
+/// It is none.
+pub fn local_ip(text: &str) -> Result<IpAddr, String> {
+    if let Ok(ip) = text.parse() {
+        return Ok(ip);
+    }
+    if text.parse::<SocketAddr>().is_ok() {
+        return Err("give the IP address without a port: --ports says which".to_owned());
+    }
+    if let Some(ip) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        return Err(format!("give the IP address without brackets: {ip}"));
+    }
+    Err("give an IP address of this machine, or 0.0.0.0 for all IPv4 addresses, :: for all".to_owned())
 }
 
 /// Letters, digits, `-` and `_` in labels of 1 to 63 bytes: what resolvers take, a little more than DNS has.
@@ -123,11 +204,19 @@ impl FromStr for Ports {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let port = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0);
-        let (first, last) = text
-            .split_once(':')
-            .and_then(|(first, last)| Some((port(first)?, port(last)?)))
-            .ok_or("give the first and the last port, such as 8080:8090, or 8080:8080 for one")?;
+        let form = "give the first and the last port, such as 8080:8090, or 8080:8080 for one";
+        let (first, last) = match (text.split_once(':'), text.split_once('-')) {
+            (Some(range), _) => range,
+            (None, Some((first, last))) if port_number(first).and(port_number(last)).is_ok() => {
+                return Err(format!("put a colon between the ports: {first}:{last}"));
+            }
+            (None, _) if port_number(text).is_ok() => return Err(format!("for one port give {text}:{text}")),
+            _ => return Err(form.to_owned()),
+        };
+        if first.is_empty() || last.is_empty() || last.contains(':') {
+            return Err(form.to_owned());
+        }
+        let (first, last) = (port_number(first)?, port_number(last)?);
         if first > last {
             return Err(format!("the first port comes first: {last}:{first}"));
         }
@@ -207,7 +296,14 @@ mod tests {
         for (text, hint) in [
             ("", "host and a port"),
             ("example.org", "host and a port"),
-            (":3000", "host and a port"),
+            (":3000", "such as localhost:3000"),
+            ("::1:9090", "[::1]:9090, or [::1:9090]:9090"),
+            ("2001:db8::1:22", "[2001:db8::1]:22, or "),
+            ("2001:db8::1", "such as [2001:db8::1]:9090"),
+            ("fe80::1%eth0", "names an interface"),
+            ("[fe80::1%eth0]:22", "names an interface"),
+            ("fe80::1%eth0:22", "names an interface"),
+            ("bücher.example:80", "xn-- form"),
             ("[::1]", "host and a port"),
             ("::1", "[::1]:9090"),
             ("host:0", "1 to 65535"),
@@ -245,8 +341,48 @@ mod tests {
         assert_eq!("1:65535".parse(), Ok(Ports(1..=65535)));
         assert_eq!("7:7".parse::<Ports>().unwrap().to_string(), "7:7");
         assert!("8090:8080".parse::<Ports>().unwrap_err().contains("8080:8090"));
-        for text in ["", "8080", "0:5", "1:65536", "a:b", "1:2:3", "1-2", "-1:2"] {
-            assert!(text.parse::<Ports>().is_err(), "{text}");
+        for (text, hint) in [
+            ("", "such as 8080:8090"),
+            (":", "such as 8080:8090"),
+            ("8080:", "such as 8080:8090"),
+            ("1:2:3", "such as 8080:8090"),
+            ("8080", "8080:8080"),
+            ("1-2", "a colon between the ports: 1:2"),
+            ("0:10", "`0` is not a port"),
+            ("8080:99999", "`99999` is not a port: give a number from 1 to 65535"),
+            ("a:b", "`a` is not a port"),
+            ("-1:2", "`-1` is not a port"),
+        ] {
+            let error = text.parse::<Ports>().unwrap_err();
+            assert!(error.contains(hint), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn addresses_of_this_machine() {
+        assert_eq!(local_address("[::1]:0").unwrap().to_string(), "[::1]:0");
+        for (text, hint) in [
+            (":9090", "0.0.0.0:9090 for all IPv4 addresses, [::]:9090 for all"),
+            ("*:9090", "0.0.0.0:9090"),
+            ("9090", "give an address, too: 0.0.0.0:9090"),
+            ("::1:9090", "[::1]:9090"),
+            ("localhost:9090", "an IP address of this machine"),
+            ("127.0.0.1", "an IP address of this machine and a port"),
+            ("127.0.0.1:99999", "`99999` is not a port"),
+            ("fe80::1%eth0", "names an interface"),
+        ] {
+            let error = local_address(text).unwrap_err();
+            assert!(error.contains(hint), "{text}: {error}");
+        }
+        assert_eq!(local_ip("::").unwrap().to_string(), "::");
+        for (text, hint) in [
+            ("0.0.0.0:8080", "without a port"),
+            ("[::1]", "without brackets: ::1"),
+            ("localhost", "0.0.0.0 for all"),
+            ("*", "0.0.0.0 for all"),
+        ] {
+            let error = local_ip(text).unwrap_err();
+            assert!(error.contains(hint), "{text}: {error}");
         }
     }
 

@@ -52,8 +52,9 @@ codes! {
     TARGET_TIMEOUT = 0x25, "target-timeout", "the target did not answer in time";
     METADATA_UNKNOWN = 0x26, "metadata-unknown", "metadata that must be understood is unknown";
     BUSY = 0x27, "busy", "out of a system resource, such as descriptors";
+    NOT_SERVED = 0x28, "not-served", "this side serves no streams";
     RESET = 0x30, "reset", "the TCP connection behind the stream was reset";
-    CANCELLED = 0x31, "cancelled", "nobody wants this stream, or this attempt to connect, any more";
+    CANCELLED = 0x31, "cancelled", "nobody wants this stream any more";
     STALLED = 0x32, "stalled", "the stream was not read for too long";
     PORT_TAKEN = 0x40, "port-taken", "the port is in use";
     PORT_OUTSIDE = 0x41, "port-outside", "the port is outside the permitted range";

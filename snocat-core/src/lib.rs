@@ -89,6 +89,6 @@ pub use endpoint::{
 pub use limits::Limits;
 pub use node::Node;
 pub use tunnel::{
-    ALPN, BindingId, CloseReason, ClosedBy, Event, OpenError, ReadError, ReadStatus, StreamId, StreamStage,
-    Ticket, Tunnel, TunnelError, WriteError,
+    ALPN, BindingId, CloseReason, ClosedBy, Event, OpenError, ReadError, ReadStatus, Serving, StreamId,
+    StreamStage, Ticket, Tunnel, TunnelError, WriteError,
 };

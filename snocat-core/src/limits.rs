@@ -8,7 +8,9 @@ use std::time::Duration;
 /// sends, neither grows past what follows from these fields.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Time from the first packet to the outcome of the authentication; longer ends the tunnel.
+    /// Time from the first packet to the outcome of the authentication; longer ends the tunnel. The connecting side gives
+    /// the handshake so long, and then the listening side so long and `farewell_time` on top: the side that decides says
+    /// itself that its time is over.
     pub authentication_time: Duration,
     /// Bidirectional streams, stream 0 among them, that an unauthenticated peer may open.
     pub early_streams: u32,
@@ -99,6 +101,9 @@ pub struct Limits {
     pub header_time: Duration,
     /// Time for a decision over an offered stream: the acceptor dials before it answers.
     pub dial_time: Duration,
+    /// Time for an application to begin to serve streams, once there is a tunnel; what the peer offers before that waits.
+    /// Long enough for a task to start on a busy machine, and so short that a peer learns soon that nothing serves here.
+    pub serve_time: Duration,
     /// Time for the peer's answer to a stream that this side opened: its `header_time` and `dial_time`, and
     /// the way there and back.
     pub answer_time: Duration,
@@ -157,6 +162,7 @@ impl Default for Limits {
             header_bytes: 4096,
             header_time: Duration::from_secs(5),
             dial_time: Duration::from_secs(10),
+            serve_time: Duration::from_secs(1),
             answer_time: Duration::from_secs(20),
             frame_bytes: 4096,
             bindings: 64,

@@ -74,7 +74,7 @@ fn a_certificate_for_another_name_ends_the_attempt(pairing: Pairing) {
     let lab = Lab::new(pairing);
     let server = lab.server(&Options::default());
     let failure = refused(&lab, &server, &Options { server_name: "example.org", ..Options::default() });
-    assert_eq!(problem(failure), CertificateProblem::WrongName);
+    assert_eq!(problem(failure), CertificateProblem::WrongName { names: vec!["localhost".to_owned()] });
 }
 
 fn a_name_that_is_no_name_ends_the_attempt(pairing: Pairing) {

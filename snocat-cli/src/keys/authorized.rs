@@ -9,7 +9,7 @@ use snocat_driver::core::auth::AuthorizedKey;
 use ssh_key::{HashAlg, PublicKey};
 
 use super::options::{KNOWN, Options};
-use super::{KeyFile, Said};
+use super::{KeyFile, Said, mistaken};
 use crate::error::Error;
 use crate::files;
 
@@ -32,6 +32,21 @@ pub(crate) const FORM: &str =
 /// The file cannot be read or others may change it, or a line is wrong.
 pub fn read(path: &Path) -> Result<KeyFile<AuthorizedKey>, Error> {
     let contents = files::read_trusted(path, FORM)?;
+    match mistaken(&contents) {
+        Some(what @ "a private key") => {
+            return Err(Error::failed(
+                format_args!("{} holds {what}", path.display()),
+                "leave it on its client, and give the public one: the file with .pub",
+            ));
+        }
+        Some(what @ "a certificate") => {
+            return Err(Error::failed(
+                format_args!("{} holds {what}, and no public key", path.display()),
+                "give the certificate of an authority with --client-ca",
+            ));
+        }
+        _ => {}
+    }
     KeyFile::parse(path, &contents, FORM, line)
 }
 

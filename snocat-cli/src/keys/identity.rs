@@ -6,6 +6,7 @@ use snocat_driver::core::auth::Ed25519Key;
 use ssh_key::PrivateKey;
 use zeroize::Zeroizing;
 
+use super::mistaken;
 use crate::error::Error;
 use crate::files;
 
@@ -29,7 +30,14 @@ pub fn read(path: &Path) -> Result<Zeroizing<[u8; 32]>, Error> {
                 format_args!("{path} holds a public key"),
                 "give the private one: the file without .pub",
             ),
-            Problem::Format => Error::failed(format_args!("{path} holds no private key of OpenSSH"), ADVICE),
+            Problem::Format => {
+                let what = match mistaken(&contents) {
+                    Some("a private key") => "holds a private key in another format than OpenSSH's",
+                    Some("a certificate") => "holds a certificate, and no private key of OpenSSH",
+                    _ => "holds no private key of OpenSSH",
+                };
+                Error::failed(format_args!("{path} {what}"), ADVICE)
+            }
             Problem::Type => Error::failed(format_args!("{path} holds a key of another type than Ed25519"), ADVICE),
             Problem::Encrypted => Error::failed(
                 format_args!("{path} is encrypted with a passphrase"),

@@ -105,6 +105,22 @@ impl<T: Clone> KeyFile<T> {
     }
 }
 
+/// What a file is that was given in place of another, if its beginning tells.
+pub(crate) fn mistaken(contents: &[u8]) -> Option<&'static str> {
+    let text = contents.trim_ascii_start();
+    let first = text.split(|byte| *byte == b'\n').next().unwrap_or_default().trim_ascii_end();
+    if let Some(label) = first.strip_prefix(b"-----BEGIN ") {
+        let is = |kind: &str| label.ends_with(format!("{kind}-----").as_bytes());
+        let kinds = [
+            ("PRIVATE KEY", "a private key"),
+            ("PUBLIC KEY", "a public key"),
+            ("CERTIFICATE", "a certificate"),
+        ];
+        return kinds.into_iter().find(|(kind, _)| is(kind)).map(|(_, what)| what);
+    }
+    [&b"ssh-"[..], b"ecdsa-", b"sk-"].iter().any(|kind| text.starts_with(kind)).then_some("a public key")
+}
+
 /// What a file says.
 struct Parsed<T> {
     entries: Vec<Entry<T>>,

@@ -12,6 +12,8 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use zeroize::Zeroizing;
 
+use crate::similar::similar;
+
 /// The most bytes of an identity: it stands in every line of the log about its tunnels.
 const MAX_IDENTITY: usize = 128;
 
@@ -19,6 +21,31 @@ const DAY: Duration = Duration::from_secs(86_400);
 
 /// What there is, for whoever used something else.
 pub(super) const KNOWN: &str = "there are identity, names, ports, from and expires";
+
+const NAMES: [&str; 5] = ["identity", "names", "ports", "from", "expires"];
+
+/// Options that OpenSSH has, and this file has not.
+const OPENSSH: [&str; 19] = [
+    "agent-forwarding",
+    "cert-authority",
+    "command",
+    "environment",
+    "expiry-time",
+    "no-agent-forwarding",
+    "no-port-forwarding",
+    "no-pty",
+    "no-touch-required",
+    "no-user-rc",
+    "no-X11-forwarding",
+    "permitlisten",
+    "permitopen",
+    "port-forwarding",
+    "principals",
+    "pty",
+    "restrict",
+    "user-rc",
+    "verify-required",
+];
 
 /// What takes the value of an option.
 type Setter = fn(&mut Options, &str) -> Result<(), String>;
@@ -52,11 +79,12 @@ impl Options {
         let mut number = 1;
         loop {
             let (name, behind) = word(rest);
-            let put = Self::setter(name).ok_or_else(|| format!("option {number} is not known: {KNOWN}"))?;
-            let (value, behind) = behind.strip_prefix("=\"").and_then(unquote).ok_or_else(|| {
-                format!("the value of option {number} is not in quotes, as in names=\"web\"")
-            })?;
-            put(&mut options, &value).map_err(|what| format!("option {number}: {what}"))?;
+            let (name, put) = Self::setter(name).ok_or_else(|| unknown(number, name))?;
+            let (value, behind) = behind
+                .strip_prefix("=\"")
+                .and_then(unquote)
+                .ok_or_else(|| format!("the value of `{name}` is not in quotes, as in names=\"web\""))?;
+            put(&mut options, &value).map_err(|what| format!("option `{name}`: {what}"))?;
             if let Some(next) = behind.strip_prefix(',') {
                 (rest, number) = (next, number + 1);
                 continue;
@@ -64,7 +92,7 @@ impl Options {
             let key = behind.trim_start();
             return match (key.is_empty(), key.len() == behind.len()) {
                 (true, _) => Err("there are options, and no key behind them".to_owned()),
-                (_, true) => Err(format!("behind option {number} stands neither a comma nor a blank")),
+                (_, true) => Err(format!("behind option `{name}` stands neither a comma nor a blank")),
                 _ => Ok((options, key)),
             };
         }
@@ -79,9 +107,10 @@ impl Options {
         }
     }
 
-    /// What takes the value of the option `name`. `None`: there is no such option.
-    fn setter(name: &str) -> Option<Setter> {
-        Some(match name.to_ascii_lowercase().as_str() {
+    /// The option `name`, and what takes its value. `None`: there is no such option.
+    fn setter(name: &str) -> Option<(&'static str, Setter)> {
+        let name = NAMES.into_iter().find(|known| known.eq_ignore_ascii_case(name))?;
+        let setter: Setter = match name {
             "identity" => |options, value| once(&mut options.identity, identity(value)?.to_owned()),
             "names" => |options, value| {
                 let names = list(value, |name| name.parse().ok());
@@ -102,8 +131,19 @@ impl Options {
                 once(&mut options.expires, expiry(value).ok_or(advice)?)
             },
             _ => return None,
-        })
+        };
+        Some((name, setter))
     }
+}
+
+/// What to say of an option that is not known. Its text is shown only if it is one of OpenSSH's: another may be a secret.
+fn unknown(number: usize, name: &str) -> String {
+    let hint = match (similar(name, &NAMES), OPENSSH.iter().find(|known| known.eq_ignore_ascii_case(name))) {
+        (Some(meant), _) => format!(" (did you mean `{meant}`?)"),
+        (None, Some(known)) => format!(" (`{known}` is one of OpenSSH's)"),
+        (None, None) => String::new(),
+    };
+    format!("option {number} is not known{hint}: {KNOWN}")
 }
 
 /// Whether a text can be an identity, which stands in logs and events.
@@ -266,20 +306,21 @@ mod tests {
         for (text, hint) in [
             (r#"CANARY="x""#, "option 1 is not known: there are identity, names, ports, from and expires"),
             (r#"ports="1",CANARY"#, "option 2 is not known"),
-            (r#"restrict,names="web""#, "option 1 is not known"),
+            (r#"restrict,names="web""#, "option 1 is not known (`restrict` is one of OpenSSH's)"),
+            (r#"name="web""#, "option 1 is not known (did you mean `names`?)"),
             (r#"no-pty,names="web""#, "option 1 is not known"),
             (r#"names="web",no-X11-forwarding"#, "option 2 is not known"),
             (r#"command="CANARY""#, "option 1 is not known"),
             (r#"names="web","#, "option 2 is not known"),
             (r#"names="web",,ports="1""#, "option 2 is not known"),
-            ("names=CANARY", "option 1 is not in quotes"),
-            ("names,ports=\"1\"", "option 1 is not in quotes"),
-            (r#"names="CANARY"#, "option 1 is not in quotes"),
-            (r#"names="CANARY\""#, "option 1 is not in quotes"),
+            ("names=CANARY", "is not in quotes"),
+            ("names,ports=\"1\"", "is not in quotes"),
+            (r#"names="CANARY"#, "is not in quotes"),
+            (r#"names="CANARY\""#, "is not in quotes"),
             (r#"names="web"CANARY"#, "neither a comma nor a blank"),
-            (r#"names="web",names="web""#, "option 2: it is there twice"),
-            (r#"names="""#, "option 1: give tunnel names"),
-            (r#"names="web,""#, "option 1: give tunnel names"),
+            (r#"names="web",names="web""#, "option `names`: it is there twice"),
+            (r#"names="""#, "option `names`: give tunnel names"),
+            (r#"names="web,""#, "option `names`: give tunnel names"),
             (r#"names="CANARY/""#, "give tunnel names"),
             (r#"names="*CANARY""#, "give tunnel names"),
             (r#"names="CANARY\"""#, "give tunnel names"),

@@ -140,7 +140,9 @@ fn help(binary: &str, page: Option<&str>) -> Vec<String> {
     let mut command = Command::new(binary);
     // Wide enough to break no line.
     let output = command.arg("help").args(page).env("COLUMNS", "200").output().unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
+    // Each program calls itself by its own name; in the shell of an example it is `snocat`.
+    let name = binary.rsplit('/').next().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap().replace(&format!("{name} "), "snocat ");
     let examples = text.split_once("Examples:\n").unwrap().1;
     let lines = examples.lines().take_while(|line| line.is_empty() || line.starts_with(' '));
     let is_command = |line: &String| ["snocat ", "cat "].iter().any(|program| line.starts_with(program));

@@ -4,6 +4,7 @@
 mod commands;
 mod connecting;
 mod credentials;
+mod diagnoses;
 #[cfg(target_os = "linux")]
 mod examples;
 mod killed;

@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 /// More than anything here should take, on a machine that is busy with other things.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -47,6 +49,13 @@ pub(crate) struct Ended {
 }
 
 impl Ended {
+    /// The names of the events that were left on stdout, without those that only a busy machine has.
+    #[track_caller]
+    pub(crate) fn events(&self) -> Vec<String> {
+        let names = self.stdout.lines().map(|line| event(line).0);
+        names.filter(|name| name != "connecting").collect()
+    }
+
     /// Checks that it failed at run time with one line, and that the line has all these parts.
     #[track_caller]
     pub(crate) fn failed_with(&self, parts: &[&str]) {
@@ -116,12 +125,11 @@ impl Program {
     pub(crate) fn event(&mut self, name: &str) -> Value {
         loop {
             let line = self.line();
-            let event: Value = serde_json::from_str(&line).unwrap();
-            let found = event.get("event").and_then(Value::as_str);
-            if found == Some("connecting") && name != "connecting" {
+            let (found, event) = event(&line);
+            if found == "connecting" && name != "connecting" {
                 continue;
             }
-            assert_eq!(found, Some(name), "{line}");
+            assert_eq!(found, name, "{line}");
             return event;
         }
     }
@@ -316,6 +324,16 @@ pub(crate) fn converse(address: SocketAddr, message: &[u8]) -> Vec<u8> {
     let mut answer = Vec::new();
     connection.read_to_end(&mut answer).unwrap();
     answer
+}
+
+/// The name of an event, and the event without the time, which is one of today.
+#[track_caller]
+fn event(line: &str) -> (String, Value) {
+    let mut event: Value = serde_json::from_str(line).unwrap();
+    let time = event.as_object_mut().unwrap().remove("time").unwrap();
+    let time = OffsetDateTime::parse(time.as_str().unwrap(), &Rfc3339).unwrap();
+    assert!((OffsetDateTime::now_utc() - time).abs() < 2 * PATIENCE, "{line}");
+    (event.get("event").and_then(Value::as_str).unwrap().to_owned(), event)
 }
 
 /// The permission bits of a file.

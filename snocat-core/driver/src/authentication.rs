@@ -4,17 +4,18 @@
 //! a method starts its function in a task of its own, with a channel on which the questions are messages of the peer
 //! and the answers are messages to it.
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
 
-use snocat_core::auth::{
-    Answer, Authenticator, Exchange, External, Failure, Proven, Question, Received, TunnelName,
-};
+use futures_lite::FutureExt;
+use snocat_core::auth::{Answer, Authenticator, Exchange, External, Proven, Question, Received, TunnelName};
 use snocat_core::{Code, Escaped, Refusal, Ticket};
 
 use crate::cell::{Cell, State};
@@ -45,7 +46,7 @@ pub trait AuthenticationHandler: Send + Sync + 'static {
     /// peer goes, the future is dropped.
     ///
     /// # Errors
-    /// It is not let in. The reason goes to the log; the peer learns what everybody learns whose credentials are not
+    /// It is not let in, nor is it if this panics. The reason goes to the log; the peer learns what everybody learns whose credentials are not
     /// accepted.
     fn authenticate(
         &self,
@@ -250,16 +251,14 @@ impl<R: Runtime> Link for CellLink<R> {
     fn give_up(&self, reason: &str) {
         self.0.with(|state| {
             if !state.tunnel.is_closed() {
-                tracing::info!(tunnel = %state.tunnel.id(), reason = %Escaped(reason), "authentication given up");
-                let refusal = if self.0.is_listening() {
+                if self.0.is_listening() {
                     // Whosever turn it is, the peer learns what everybody learns.
-                    Failure::denied(reason).refusal()
-                } else {
-                    // Once the peer has accepted, it has not proven what it had to.
-                    let code = if state.tunnel.is_established() { Code::UNPROVEN } else { Code::AUTH_REFUSED };
-                    Refusal::new(code, "authentication was given up")
-                };
-                state.tunnel.close(state.now, refusal);
+                    return state.tunnel.deny(state.now, reason);
+                }
+                tracing::info!(tunnel = %state.tunnel.id(), reason = %Escaped(reason), "authentication given up");
+                // Once the peer has accepted, it has not proven what it had to.
+                let code = if state.tunnel.is_established() { Code::UNPROVEN } else { Code::AUTH_REFUSED };
+                state.tunnel.close(state.now, Refusal::new(code, "authentication was given up"));
             }
         });
     }
@@ -429,15 +428,31 @@ fn deliver<R: Runtime>(cell: &Arc<Cell<R>>, shared: &Mutex<Shared>, ticket: Tick
     reader.into_iter().for_each(Waker::wake);
 }
 
+/// What a panic says, if it says it in words.
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without words")
+}
+
 /// Runs a method until it ends or the authentication does.
 async fn run(method: Arc<dyn Method>, mut channel: AuthenticationChannel) {
     let shared = channel.shared.clone();
     let link = channel.link.clone();
+    let remote = channel.remote_address();
     let abandoned = async {
         AuthenticationChannel::abandoned(&shared).await;
         None
     };
-    let result = futures_lite::future::or(abandoned, async { Some(method.run(&mut channel).await) }).await;
+    let running = async {
+        // The channel is not used again after a panic, and what the method shares is its own to keep in order.
+        let outcome = AssertUnwindSafe(method.run(&mut channel)).catch_unwind().await;
+        Some(outcome.unwrap_or_else(|panic| {
+            let panic = panic_text(panic.as_ref());
+            tracing::error!(remote = %remote, panic = %Escaped(panic), "an authentication method has panicked");
+            Err(Denied::new("the authentication method has panicked"))
+        }))
+    };
+    let result = futures_lite::future::or(abandoned, running).await;
     match result {
         // Nobody wants to know any more.
         None => {}

@@ -21,8 +21,8 @@ use snocat_core::open::Header;
 use snocat_core::quic::Transmit;
 use snocat_core::route::RouteAddress;
 use snocat_core::{
-    BindingId, CloseReason, Code, EndpointEvent, Event, Refusal, StreamId, Ticket, Tunnel, TunnelEvent,
-    TunnelId,
+    BindingId, CloseReason, Code, EndpointEvent, Event, Refusal, Serving, StreamId, Ticket, Tunnel,
+    TunnelEvent, TunnelId,
 };
 
 use crate::authentication::{self, Methods, Running};
@@ -135,12 +135,14 @@ enum News {
 impl<R: Runtime> Cell<R> {
     pub(crate) fn new(
         driver: Arc<Driver<R>>,
-        tunnel: Tunnel,
+        mut tunnel: Tunnel,
         acceptor: Option<Arc<Acceptor<R>>>,
         methods: Methods,
         start: Start,
     ) -> Arc<Self> {
         let now = driver.runtime.now();
+        // The application says that it serves streams by taking the first.
+        tunnel.set_serving(now, Serving::NotYet);
         let state = State {
             now,
             start,

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use snocat_core::auth::Outcome;
@@ -15,7 +15,7 @@ use crate::driver::Driver;
 use crate::race::{interleave, race};
 use crate::runtime::Runtime;
 use crate::sync::wait;
-use crate::tls::CertificateProblem;
+use crate::tls::{CertificateProblem, TlsError};
 use crate::tunnel::{PendingBinding, Tunnel};
 
 /// Where a client goes.
@@ -56,6 +56,9 @@ pub enum ConnectError {
     /// No UDP socket could be had.
     #[error("no UDP socket: {0}")]
     Socket(#[source] io::Error),
+    /// TLS cannot be set up.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The destination cannot be connected to.
     #[error(transparent)]
     Destination(#[from] snocat_core::ConnectError),
@@ -67,6 +70,9 @@ pub enum ConnectError {
         /// Whether the server's host said that nothing listens there. A hint: anybody on the way can forge it.
         unreachable: bool,
     },
+    /// The server answered and completed the handshake, and then did not say in time whether it lets this client in.
+    #[error("{0} does not decide over the credentials")]
+    Undecided(SocketAddr),
     /// The server's certificate was turned down.
     #[error("the server's certificate is not acceptable ({problem:?}): {reason}")]
     Certificate {
@@ -87,9 +93,12 @@ fn list(addresses: &[SocketAddr]) -> String {
 /// Connects, authenticates, and asks for the bindings of `config`.
 ///
 /// All addresses of the host are raced, 250 ms apart, because UDP to a port that nobody listens on is silent; only
-/// the first to complete the handshake authenticates. Gives up after
-/// [`Limits::authentication_time`](snocat_core::Limits::authentication_time); an address whose host says that nothing
-/// listens there, after [`Limits::refusal_time`](snocat_core::Limits::refusal_time).
+/// the first to complete the handshake authenticates. Gives up if no handshake is done within
+/// [`Limits::authentication_time`](snocat_core::Limits::authentication_time), and an address whose host says that nothing
+/// listens there, after [`Limits::refusal_time`](snocat_core::Limits::refusal_time). Once the handshake is done, the server
+/// has the authentication time again, and a second, to let the client in.
+///
+/// Dropped before it is done, it tells the server that it has given up.
 ///
 /// # Errors
 /// [`ConnectError`].
@@ -149,8 +158,13 @@ async fn attempt<R: Runtime>(
     deadline: Instant,
 ) -> Result<Result<Connected<R>, ConnectError>, ConnectError> {
     let driver = Driver::client(runtime.clone(), address.ip(), config).map_err(ConnectError::Socket)?;
-    let cell = driver.connect(config, start, address, &to.server_name)?;
-    let attempt = Attempt(&cell);
+    let tls = config.tls.attempt()?;
+    let won = match &start {
+        Start::AtOnce => None,
+        Start::Racing(won) => Some(won.clone()),
+    };
+    let cell = driver.connect(config, &tls, start, address, &to.server_name)?;
+    let attempt = Attempt { cell: &cell, won };
     let bindings: Vec<Result<BindingId, TunnelError>> = cell.peek(|state| {
         let ask = |binding: &crate::Binding| {
             state.tunnel.request_binding(state.now, binding.port, &binding.address)
@@ -164,7 +178,13 @@ async fn attempt<R: Runtime>(
             runtime.sleep_until(deadline.min(runtime.now() + LOOK)).await;
             driver.look_for_refusals();
         }
-        Err(CloseReason::local(Refusal::new(Code::TIMEOUT, "no answer in time")))
+        if cell.peek(|state| state.tunnel.is_connected()) {
+            // From here on the tunnel keeps the time.
+            std::future::pending::<()>().await;
+        }
+        let refusal = Refusal::new(Code::TIMEOUT, "no answer in time");
+        cell.close(refusal.clone());
+        Err(CloseReason::local(refusal))
     });
     match outcome.await {
         Ok(outcome) => {
@@ -174,12 +194,16 @@ async fn attempt<R: Runtime>(
             Ok(Ok(Connected { tunnel, bindings }))
         }
         Err(reason) => {
-            let unreachable = cell.peek(|state| state.unreachable);
+            let (unreachable, connected) =
+                cell.peek(|state| (state.unreachable, state.tunnel.is_connected()));
             match reason.by {
-                ClosedBy::Handshake(_) => match config.tls.take_problem() {
+                ClosedBy::Handshake(_) => match tls.problem() {
                     Some(problem) => Err(ConnectError::Certificate { problem, reason }),
                     None => Err(ConnectError::Closed(reason)),
                 },
+                ClosedBy::Local if reason.code == Code::TIMEOUT && connected => {
+                    Ok(Err(ConnectError::Undecided(address)))
+                }
                 ClosedBy::Local if reason.code == Code::TIMEOUT => {
                     Err(ConnectError::NoAnswer { addresses: vec![address], unreachable })
                 }
@@ -195,7 +219,11 @@ async fn attempt<R: Runtime>(
 }
 
 /// An attempt that is given up ends its tunnel.
-struct Attempt<'a, R: Runtime>(&'a Arc<Cell<R>>);
+struct Attempt<'a, R: Runtime> {
+    cell: &'a Arc<Cell<R>>,
+    /// Set once one of several attempts has got through the handshake.
+    won: Option<Arc<AtomicBool>>,
+}
 
 impl<R: Runtime> Attempt<'_, R> {
     fn succeeded(self) {
@@ -205,7 +233,13 @@ impl<R: Runtime> Attempt<'_, R> {
 
 impl<R: Runtime> Drop for Attempt<'_, R> {
     fn drop(&mut self) {
-        self.0.close(Refusal::new(Code::CANCELLED, "given up"));
+        let connected = self.cell.peek(|state| state.tunnel.is_connected());
+        let another_won = self.won.as_ref().is_some_and(|won| won.load(Ordering::Relaxed));
+        self.cell.close(if another_won && !connected {
+            Refusal::new(Code::LOST_RACE, "another address was faster")
+        } else {
+            Refusal::new(Code::CLOSED, "the client has given up")
+        });
     }
 }
 

@@ -24,6 +24,7 @@ use crate::runtime::{Runtime, Timer};
 use crate::server::Acceptor;
 use crate::socket::{Buffers, Socket};
 use crate::sync::{Waiters, lock, wait};
+use crate::tls::TlsAttempt;
 
 /// Batches of one turn of the receiving task, before the other tasks have theirs: up to 350 datagrams of Ethernet.
 const BATCHES: usize = 2;
@@ -147,12 +148,13 @@ impl<R: Runtime> Driver<R> {
     pub(crate) fn connect(
         self: &Arc<Self>,
         config: &ClientConfig,
+        tls: &TlsAttempt,
         start: Start,
         remote: SocketAddr,
         server_name: &str,
     ) -> Result<Arc<Cell<R>>, ConnectError> {
         let connect = ConnectConfig {
-            crypto: config.tls.crypto.clone(),
+            crypto: tls.crypto.clone(),
             authentication: config.authentication.clone(),
             hold: matches!(start, Start::Racing(_)),
         };

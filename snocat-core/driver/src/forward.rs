@@ -15,6 +15,7 @@ use snocat_core::route::RouteAddress;
 use snocat_core::{Code, Refusal};
 
 use crate::copy::{copy_prepared, failed, first_bytes, prepare};
+use crate::router::out_of_descriptors;
 use crate::runtime::{KEEP_ALIVE, Runtime, TcpListener};
 use crate::sync::{Waiters, lock, wait};
 use crate::tunnel::Tunnel;
@@ -95,6 +96,36 @@ impl<R: Runtime> PortForwarder<R> {
         wait(&*self.leases, |leases| Some(&mut leases.waiters), settled).await;
     }
 
+    /// Finds out, before the first client comes, whether ports of the range can be bound. What it gives back are the ports at
+    /// the start of the range that this process has no right to bind, if there are such and others are left.
+    ///
+    /// # Errors
+    /// No port can be bound: the address is not of this machine, or the process lacks the right.
+    pub fn check(&self) -> io::Result<Option<RangeInclusive<u16>>> {
+        let denied = |port| match self.runtime.listen(SocketAddr::new(self.ip, port)) {
+            Ok(_) => Ok(false),
+            Err(error) => match error.kind() {
+                io::ErrorKind::AddrInUse => Ok(false),
+                io::ErrorKind::PermissionDenied => Ok(true),
+                _ => Err(error),
+            },
+        };
+        let (first, last) = (*self.ports.start(), *self.ports.end());
+        if !denied(first)? {
+            return Ok(None);
+        }
+        if denied(last)? {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        // Systems reserve the ports below some number: look for it.
+        let (mut reserved, mut open) = (first, last);
+        while open - reserved > 1 {
+            let middle = reserved + (open - reserved) / 2;
+            if denied(middle)? { reserved = middle } else { open = middle }
+        }
+        Ok(Some(first..=reserved))
+    }
+
     /// The wanted port or none; any free one of the range for 0.
     fn bind(
         &self,
@@ -114,22 +145,38 @@ impl<R: Runtime> PortForwarder<R> {
             if !granted(wanted) {
                 return outside(format!("port {wanted} is not among those that the credentials allow"));
             }
-            return self.bind_one(wanted, tunnel);
+            return self.bind_one(wanted, tunnel).map_err(|failed| failed.refusal(self.ip, wanted));
         }
         if !self.ports.clone().any(granted) {
             return outside(format!("the credentials allow no port of {first}:{last}"));
         }
         let mut from = Some(*first);
+        let mut cannot = None;
+        let mut all_failed = true;
         while let Some(port) = from.and_then(|from| self.free(from)) {
             if granted(port) {
                 match self.bind_one(port, tunnel) {
-                    Err(refusal) if refusal.code == Code::PORT_TAKEN => {}
-                    result => return result,
+                    Ok(bound) => return Ok(bound),
+                    Err(NotBound::Taken) => all_failed = false,
+                    Err(failed) => {
+                        let goes_on = failed.concerns_this_port();
+                        let refusal = failed.refusal(self.ip, port);
+                        if !goes_on {
+                            return Err(refusal);
+                        }
+                        cannot.get_or_insert(refusal);
+                    }
                 }
             }
             from = port.checked_add(1);
         }
-        Err(Refusal::new(Code::PORTS_EXHAUSTED, format!("all ports of {first}:{last} are in use")))
+        Err(match cannot {
+            Some(refusal) if all_failed => refusal,
+            Some(Refusal { text, .. }) => {
+                Refusal::new(Code::PORTS_EXHAUSTED, format!("no port of {first}:{last} is free, and {text}"))
+            }
+            None => Refusal::new(Code::PORTS_EXHAUSTED, format!("all ports of {first}:{last} are in use")),
+        })
     }
 
     /// The lowest port of the range from `from` on that no tunnel has. There may be thousands of tunnels: what they have is
@@ -150,16 +197,46 @@ impl<R: Runtime> PortForwarder<R> {
         &self,
         port: u16,
         tunnel: &Tunnel<R>,
-    ) -> Result<(R::TcpListener, SocketAddr, Lease<R>), Refusal> {
-        let taken = || Refusal::new(Code::PORT_TAKEN, format!("port {port} is in use"));
-        let lease = Lease::take(&self.leases, port, tunnel).ok_or_else(taken)?;
+    ) -> Result<(R::TcpListener, SocketAddr, Lease<R>), NotBound> {
+        let lease = Lease::take(&self.leases, port, tunnel).ok_or(NotBound::Taken)?;
         let address = SocketAddr::new(self.ip, port);
         let listener = self.runtime.listen(address).map_err(|error| match error.kind() {
-            io::ErrorKind::AddrInUse => taken(),
-            _ => Refusal::new(Code::BIND_FAILED, format!("cannot listen on {address}: {error}")),
+            io::ErrorKind::AddrInUse => NotBound::Taken,
+            _ => NotBound::Failed(error),
         })?;
         let address = listener.local_addr().unwrap_or(address);
         Ok((listener, address, lease))
+    }
+}
+
+/// Why a port was not bound.
+enum NotBound {
+    /// Somebody has it.
+    Taken,
+    /// The system refused.
+    Failed(io::Error),
+}
+
+impl NotBound {
+    /// Whether another port of the same address may do.
+    fn concerns_this_port(&self) -> bool {
+        match self {
+            Self::Taken => true,
+            Self::Failed(error) => {
+                error.kind() != io::ErrorKind::AddrNotAvailable && !out_of_descriptors(error)
+            }
+        }
+    }
+
+    fn refusal(self, ip: IpAddr, port: u16) -> Refusal {
+        match self {
+            Self::Taken => Refusal::new(Code::PORT_TAKEN, format!("port {port} is in use")),
+            Self::Failed(error) => {
+                let code = if out_of_descriptors(&error) { Code::BUSY } else { Code::BIND_FAILED };
+                let address = SocketAddr::new(ip, port);
+                Refusal::new(code, format!("cannot listen on {address}: {error}"))
+            }
+        }
     }
 }
 
@@ -268,12 +345,13 @@ async fn forward<R: Runtime>(tcp: R::Tcp, visitor: SocketAddr, tunnel: Tunnel<R>
         futures_lite::future::or(opening, gone).await
     };
     match opened {
-        None => tracing::debug!("a visitor has gone that waited for a stream"),
+        None => tracing::debug!(%visitor, "a visitor has gone that waited for a stream"),
         Some(Ok(stream)) => {
+            tracing::debug!(tunnel = %tunnel.id(), stream = %stream.id(), %visitor, "a visitor");
             drop(tunnel);
             let end = copy_prepared(tcp, up, stream).await;
-            tracing::debug!(?end, "visitor gone");
+            tracing::debug!(%visitor, ?end, "a visitor is gone");
         }
-        Some(Err(error)) => tracing::debug!(%error, "no stream for a visitor"),
+        Some(Err(error)) => tracing::debug!(%visitor, %error, "no stream for a visitor"),
     }
 }

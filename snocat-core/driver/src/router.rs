@@ -18,6 +18,7 @@ use crate::copy::copy_prepared;
 use crate::race::{interleave, race};
 use crate::runtime::{KEEP_ALIVE, Runtime, Tcp};
 use crate::stream::Stream;
+use crate::throttle::Throttle;
 use crate::tunnel::{Offer, OpenError, Tunnel};
 
 /// A future of a service.
@@ -51,8 +52,10 @@ where
 /// Streams that are taken in at once, before other tasks have their turn.
 const TURNS: u64 = 64;
 
-/// Serves the streams that the peer offers, each in a task of its own, until the tunnel ends.
+/// Serves the streams that the peer offers, each in a task of its own, until the tunnel ends. Once this is dropped, and
+/// nothing else serves, the peer's offers are refused.
 pub async fn serve<R: Runtime>(tunnel: &Tunnel<R>, router: Arc<dyn Router<R>>) {
+    let _until_dropped = Served(tunnel);
     for turn in 1_u64.. {
         let Some(offer) = tunnel.accept().await else { return };
         if turn % TURNS == 0 {
@@ -61,10 +64,21 @@ pub async fn serve<R: Runtime>(tunnel: &Tunnel<R>, router: Arc<dyn Router<R>>) {
         match router.route(tunnel, offer.header()) {
             Ok(service) => tunnel.runtime().spawn(service.run(offer)),
             Err(refusal) => {
-                tracing::debug!(tunnel = %tunnel.id(), %refusal, "refused a stream");
+                let visitor = offer.header().visitor;
+                tracing::debug!(tunnel = %tunnel.id(), ?visitor, %refusal, "refused a stream");
                 offer.refuse(refusal);
             }
         }
+    }
+}
+
+/// A tunnel whose streams are served, until this is dropped.
+struct Served<'a, R: Runtime>(&'a Tunnel<R>);
+
+impl<R: Runtime> Drop for Served<'_, R> {
+    fn drop(&mut self) {
+        // Somebody else may be at it, and takes the next stream before the time is over.
+        self.0.stop_serving();
     }
 }
 
@@ -72,6 +86,7 @@ pub async fn serve<R: Runtime>(tunnel: &Tunnel<R>, router: Arc<dyn Router<R>>) {
 pub struct TcpRouter {
     policy: Policy,
     keep_alive: Option<Duration>,
+    warnings: Arc<Throttle>,
 }
 
 impl fmt::Debug for TcpRouter {
@@ -83,7 +98,7 @@ impl fmt::Debug for TcpRouter {
 impl TcpRouter {
     /// A router that dials what `policy` allows; the default policy allows nothing.
     pub fn new(policy: Policy) -> Self {
-        Self { policy, keep_alive: Some(KEEP_ALIVE) }
+        Self { policy, keep_alive: Some(KEEP_ALIVE), warnings: Arc::default() }
     }
 
     /// Sets how long a target may be silent before the system asks whether it is still there; `None` has it never ask.
@@ -98,17 +113,23 @@ impl<R: Runtime> Router<R> for TcpRouter {
     fn route(&self, tunnel: &Tunnel<R>, header: &Header) -> Result<Box<dyn Service<R>>, Refusal> {
         let target = self.policy.decide(header)?;
         let runtime = tunnel.runtime().clone();
-        let keep_alive = self.keep_alive;
-        Ok(Box::new(move |offer| dial_and_copy(runtime, target, keep_alive, offer)))
+        let (keep_alive, warnings) = (self.keep_alive, self.warnings.clone());
+        Ok(Box::new(move |offer| dial_and_copy(runtime, target, keep_alive, warnings, offer)))
     }
 }
+
+/// A target that has not answered for so long is worth a warning, even if the visitor goes first.
+const SLOW: Duration = Duration::from_secs(5);
 
 async fn dial_and_copy<R: Runtime>(
     runtime: R,
     target: Target,
     keep_alive: Option<Duration>,
+    warnings: Arc<Throttle>,
     offer: Offer<R>,
 ) {
+    let begun = runtime.now();
+    let visitor = offer.header().visitor;
     let dialled = {
         let cancelled = async {
             offer.cancelled().await;
@@ -117,9 +138,24 @@ async fn dial_and_copy<R: Runtime>(
         futures_lite::future::or(async { Some(dial(&runtime, &target).await) }, cancelled).await
     };
     match dialled {
-        None => {}
+        None => {
+            let waited = runtime.now() - begun;
+            tracing::debug!(?visitor, ?waited, %target, "a visitor went before the target answered");
+            if waited >= SLOW
+                && let Some(left_out) = warnings.allows(runtime.now())
+            {
+                tracing::warn!(left_out, "a visitor waits in vain: {target} does not answer");
+            }
+        }
         Some(Err(refusal)) => {
-            tracing::info!(%refusal, "the target was not reached");
+            tracing::debug!(?visitor, %refusal, "a visitor is turned away");
+            if let Some(left_out) = warnings.allows(runtime.now()) {
+                let advice = match refusal.code {
+                    Code::BUSY => "; raise this process' limit of open files",
+                    _ => "",
+                };
+                tracing::warn!(left_out, "a visitor is turned away: {refusal}{advice}");
+            }
             offer.refuse(refusal);
         }
         Some(Ok(tcp)) => {
@@ -130,7 +166,7 @@ async fn dial_and_copy<R: Runtime>(
             }
             if let Some(stream) = offer.accept() {
                 let end = copy_prepared(tcp, Bytes::new(), stream).await;
-                tracing::debug!(?end, "stream over");
+                tracing::debug!(?visitor, ?end, "a visitor is gone");
             }
         }
     }
@@ -184,7 +220,7 @@ fn refusal(target: &Target, error: Option<&io::Error>) -> Refusal {
 }
 
 /// Whether the process or the system has run out of file descriptors or of memory for sockets.
-fn out_of_descriptors(error: &io::Error) -> bool {
+pub(crate) fn out_of_descriptors(error: &io::Error) -> bool {
     // EMFILE, ENFILE, ENOBUFS (Linux, then the BSDs); ENOMEM has a kind. Windows: WSAEMFILE, WSAENOBUFS.
     let codes: &[i32] = if cfg!(windows) { &[10024, 10055] } else { &[23, 24, 105, 55] };
     error.kind() == io::ErrorKind::OutOfMemory

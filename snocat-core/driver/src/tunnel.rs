@@ -11,7 +11,7 @@ use bytes::Bytes;
 use snocat_core::auth::Outcome;
 use snocat_core::open::Header;
 use snocat_core::route::RouteAddress;
-use snocat_core::{BindingId, CloseReason, Code, Refusal, StreamId, TunnelError, TunnelId};
+use snocat_core::{BindingId, CloseReason, Code, Refusal, Serving, StreamId, TunnelError, TunnelId};
 
 use crate::cell::{Cell, Slot, State, not_served};
 use crate::runtime::Runtime;
@@ -140,14 +140,26 @@ impl<R: Runtime> Tunnel<R> {
     }
 
     /// The next stream that the peer offers; `None` once the tunnel has ended.
+    ///
+    /// What the peer offers waits for the first call, but not for long: after
+    /// [`Limits::serve_time`](snocat_core::Limits::serve_time) it is refused with [`Code::NOT_SERVED`], and what it offers
+    /// later at once, until somebody calls this.
     pub async fn accept(&self) -> Option<Offer<R>> {
         let next = |state: &mut State| match state.closed {
             Some(_) => Some(None),
-            None => state.offers.pop_first().map(Some),
+            None => {
+                state.tunnel.set_serving(state.now, Serving::Yes);
+                state.offers.pop_first().map(Some)
+            }
         };
         wait(&*self.0.cell, |state| Some(&mut state.offer_waiters), next)
             .await
             .map(|(id, header)| Offer { stream: Some(Stream::new(self.clone(), id)), header })
+    }
+
+    /// Somebody has stopped taking the streams that the peer offers. Somebody else may go on.
+    pub(crate) fn stop_serving(&self) {
+        self.0.cell.with(|state| state.tunnel.set_serving(state.now, Serving::NotYet));
     }
 
     /// Asks the peer to listen on a port (0 for any) and to send what arrives there as streams to `address`.

@@ -20,6 +20,8 @@ pub struct Listening {
     offered: Vec<String>,
     /// The tunnel name that is asked for.
     requested: Option<TunnelName>,
+    /// The name of the method that was picked.
+    picked: Option<String>,
     transcript: Transcript,
     state: State,
 }
@@ -53,9 +55,15 @@ impl Listening {
             methods: config.methods.clone(),
             offered: Vec::new(),
             requested: None,
+            picked: None,
             transcript: Transcript::new(),
             state: State::Idle,
         }
+    }
+
+    /// The name of the method that was picked, once there is an offer with one that this side has.
+    pub fn method(&self) -> Option<&str> {
+        self.picked.as_deref()
     }
 
     /// Takes in the connecting side's next authentication frame.
@@ -133,6 +141,7 @@ impl Listening {
         self.offered = offer.methods;
         self.requested = offer.name;
         let method = self.pick()?;
+        self.picked = Some(method.name.clone());
         let preferred = self.offered.first() == Some(&method.name);
         // SELECT waits for the first message, which was made before SELECT and whose proof cannot cover it.
         self.state = State::Offered { method, preferred };

@@ -159,7 +159,7 @@ impl Endpoint {
                 }
                 Err(error) => {
                     self.admission.failed(source);
-                    tracing::debug!(cause = %error.cause, "connection attempt failed");
+                    tracing::debug!(source = %remote, cause = %error.cause, "connection attempt failed");
                     if let Some(transmit) = error.response {
                         self.respond(transmit, buffer);
                     }
@@ -261,8 +261,12 @@ impl Endpoint {
         let validated = incoming.remote_address_validated();
         match self.admission.decide(source, validated, self.incoming.len()) {
             Verdict::Admit => self.incoming.push_back(incoming),
-            Verdict::Ignore | Verdict::IgnoreSource => self.inner.ignore(incoming),
+            Verdict::Ignore | Verdict::IgnoreSource => {
+                tracing::debug!(source = %incoming.remote_address(), "ignored: too many have not authenticated");
+                self.inner.ignore(incoming);
+            }
             Verdict::Retry => {
+                tracing::debug!(source = %incoming.remote_address(), "asked to show that it receives (Retry)");
                 let mut buffer = Vec::new();
                 match self.inner.retry(incoming, &mut buffer) {
                     Ok(transmit) => self.respond(transmit, buffer),

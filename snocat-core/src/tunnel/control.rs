@@ -11,7 +11,7 @@ use bytes::Bytes;
 use quinn_proto::{Connection, Dir, ReadError, StreamEvent, WriteError};
 use rustls::pki_types::CertificateDer;
 
-use super::{BindingId, Event, Phase, Role, Ticket, Tunnel, TunnelError};
+use super::{BindingId, CloseReason, ClosedBy, Deadline, Event, Phase, Role, Ticket, Tunnel, TunnelError};
 use crate::auth::{
     self, Answer, Attributes, ConnectingStep, EXPORTER_LABEL, Failure, ListeningStep, Question, Session,
     TunnelName,
@@ -330,11 +330,63 @@ impl Tunnel {
         }
     }
 
-    fn authentication_failed(&mut self, failure: Failure) {
+    pub(super) fn authentication_failed(&mut self, failure: Failure) {
         if let Failure::Denied(reason) = &failure {
-            tracing::info!(tunnel = %self.id, reason = %Escaped(reason), "credentials were not accepted");
+            self.denied = Some(reason.clone());
         }
         self.close_with(failure.refusal());
+    }
+
+    /// The connecting side gives the listening side all of its time from here on, and lets it say that the time is over:
+    /// that says more than silence.
+    pub(super) fn wait_for_outcome_of_authentication(&mut self) {
+        self.deadlines.retain(|(_, deadline)| *deadline != Deadline::Authentication);
+        let patience = self.limits.authentication_time + self.limits.farewell_time;
+        self.deadlines.insert((self.now + patience, Deadline::Authentication));
+    }
+
+    /// The time is over in which a peer has to authenticate.
+    pub(super) fn authentication_timed_out(&mut self) {
+        let text = match &self.phase {
+            Phase::Handshake(_) => "the handshake was not done in time",
+            Phase::Authenticating(Role::Listening { waiting, .. })
+                if waiting.is_none() && self.question.is_none() =>
+            {
+                "the client did not authenticate in time"
+            }
+            Phase::Authenticating(Role::Connecting { .. }) if self.question.is_some() => {
+                "this side's authentication method did not answer in time"
+            }
+            _ => "the server did not decide over the credentials in time",
+        };
+        self.close_with(Refusal::new(Code::TIMEOUT, text));
+    }
+
+    /// Whether the peer is one that connects and has not authenticated.
+    pub(super) fn is_strangers(&self) -> bool {
+        matches!(
+            self.phase,
+            Phase::Handshake(Role::Listening { .. }) | Phase::Authenticating(Role::Listening { .. })
+        )
+    }
+
+    /// Logs that a client goes without having authenticated.
+    pub(super) fn log_unauthenticated(&self, reason: &CloseReason) {
+        let (tunnel, source) = (self.id, self.origin);
+        match &self.phase {
+            Phase::Authenticating(Role::Listening { machine, .. }) => {
+                let method = machine.method().unwrap_or("-");
+                let why = self.denied.as_deref().map_or_else(
+                    || reason.to_string(),
+                    |denied| format!("{} ({})", Escaped(denied), reason.code),
+                );
+                tracing::info!(%tunnel, %source, %method, reason = %why, "a client did not authenticate");
+            }
+            _ if matches!(reason.by, ClosedBy::Handshake(_) | ClosedBy::PeerHandshake(_)) => {
+                tracing::info!(%tunnel, %source, %reason, "a client failed in the handshake");
+            }
+            _ => tracing::debug!(%tunnel, %source, %reason, "a client left during the handshake"),
+        }
     }
 
     fn now_established(&mut self, outcome: auth::Outcome) {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use crate::auth::{Claim, Outcome, Question};
-use crate::code::{Code, Refusal};
+use crate::code::{Code, Escaped, Refusal};
 use crate::open::Header;
 use crate::route::RouteAddress;
 
@@ -181,7 +181,7 @@ impl CloseReason {
 
 impl fmt::Display for CloseReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = self.text.escape_debug();
+        let text = Escaped(&self.text);
         match self.by {
             ClosedBy::Local => write!(f, "{text} ({})", self.code),
             ClosedBy::Peer => write!(f, "ended by the peer: {text} ({})", self.code),

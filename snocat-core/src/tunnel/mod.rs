@@ -21,7 +21,7 @@ mod window;
 use control::Control;
 pub use event::{BindingId, CloseReason, ClosedBy, Event, StreamId, Ticket};
 use streams::Stream;
-pub use streams::{OpenError, ReadError, ReadStatus, StreamStage, WriteError};
+pub use streams::{OpenError, ReadError, ReadStatus, Serving, StreamStage, WriteError};
 use window::Window;
 
 use crate::auth::{self, Attributes, TunnelName};
@@ -75,6 +75,8 @@ enum Role {
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Deadline {
     Authentication,
+    /// The application's beginning to serve streams.
+    Serving,
     /// The header, the decision or the answer of a stream.
     Stage(StreamId),
     /// The look whether a stream's bytes still lie unread.
@@ -134,6 +136,11 @@ pub struct Tunnel {
     forgotten: bool,
     /// What has come for this tunnel since it ended.
     late: u32,
+    /// The handshake was done, whatever came of it.
+    connected: bool,
+    /// Why the peer's credentials were not accepted: for the log alone.
+    denied: Option<String>,
+    serving: Serving,
 }
 
 impl std::fmt::Debug for Tunnel {
@@ -197,6 +204,9 @@ impl Tunnel {
             doubt: None,
             forgotten: false,
             late: 0,
+            connected: false,
+            denied: None,
+            serving: Serving::Yes,
             limits,
             now,
         };
@@ -230,9 +240,8 @@ impl Tunnel {
             }
             self.deadlines.remove(&(at, deadline));
             match deadline {
-                Deadline::Authentication => {
-                    self.close_with(Refusal::new(Code::TIMEOUT, "not authenticated in time"));
-                }
+                Deadline::Authentication => self.authentication_timed_out(),
+                Deadline::Serving => self.set_serving(now, Serving::No),
                 Deadline::Stage(stream) => self.stage_timed_out(stream),
                 Deadline::Stall(stream) => self.look_at_unread(stream),
                 Deadline::Relief => self.relieve(),
@@ -330,6 +339,13 @@ impl Tunnel {
         Ok(())
     }
 
+    /// Ends the tunnel because the peer's credentials are not good. The reason is for the log: the peer learns what everybody
+    /// learns whose credentials are not accepted.
+    pub fn deny(&mut self, now: Instant, reason: &str) {
+        self.touch(now);
+        self.authentication_failed(auth::Failure::denied(reason));
+    }
+
     /// Ends the tunnel and all its streams at once. The peer learns `refusal`'s code and text.
     pub fn close(&mut self, now: Instant, refusal: Refusal) {
         self.touch(now);
@@ -400,6 +416,11 @@ impl Tunnel {
     /// [`is_drained`](EndpointEvent::is_drained), so that the peer learns of it.
     pub fn is_closed(&self) -> bool {
         matches!(self.phase, Phase::Closed)
+    }
+
+    /// Whether the handshake was done: the peer is there and speaks this protocol, even if the tunnel has ended since.
+    pub fn is_connected(&self) -> bool {
+        self.connected
     }
 
     // ---- inside
@@ -476,10 +497,14 @@ impl Tunnel {
             return self
                 .close_with(Refusal::new(Code::PROTOCOL, "no common protocol: this side speaks snocat/1"));
         }
+        self.connected = true;
         let Phase::Handshake(role) = std::mem::replace(&mut self.phase, Phase::Closed) else { return };
         let held = matches!(role, Role::Connecting { hold: true, .. });
         let connecting = matches!(role, Role::Connecting { .. });
         self.phase = Phase::Authenticating(role);
+        if connecting {
+            self.wait_for_outcome_of_authentication();
+        }
         if held {
             self.events.push_back(Event::Connected);
         } else if connecting {
@@ -523,6 +548,7 @@ impl Tunnel {
             self.set_window(self.window.target());
         }
         self.raise_stream_limit();
+        self.wait_for_service();
         self.events.push_back(Event::Authenticated(outcome));
         for stream in std::mem::take(&mut self.early_blocked) {
             self.writable(stream);
@@ -546,10 +572,10 @@ impl Tunnel {
             return;
         }
         tracing::debug!(tunnel = %self.id, %reason, "tunnel closed");
-        let stranger = matches!(
-            self.phase,
-            Phase::Handshake(Role::Listening { .. }) | Phase::Authenticating(Role::Listening { .. })
-        );
+        let stranger = self.is_strangers();
+        if stranger {
+            self.log_unauthenticated(&reason);
+        }
         self.phase = Phase::Closed;
         self.transmit_due = true;
         self.streams.clear();

@@ -56,6 +56,8 @@ pub struct Machines {
     pub remembers_readiness: bool,
     /// How often, of a thousand times, the other end's RST arrives just before this end shuts its direction down.
     pub failing_shutdowns: u32,
+    /// TCP ports below this one are not for everybody: listening there is not permitted.
+    pub reserved_ports: u16,
     /// Whether reads, writes and timers are as short as they may be now and then, and accepting fails.
     pub whims: bool,
 }
@@ -77,6 +79,7 @@ impl Machines {
             refuses_batches: one_of(&[0, 0, 0, 1]) == 1,
             failing_shutdowns: 0,
             remembers_readiness: one_of(&[0, 1]) == 1,
+            reserved_ports: 0,
             whims: one_of(&[0, 1]) == 1,
         };
         let interface = [None, None, Some(1472), Some(8972), Some(65_507)][one_of(&[0, 1, 2, 3, 4])];

@@ -41,6 +41,9 @@ impl Listener {
 
 impl State {
     pub(super) fn listen_tcp(&mut self, host: IpAddr, wanted: SocketAddr) -> io::Result<u64> {
+        if (1..self.machines.reserved_ports).contains(&wanted.port()) {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
         let local = self.place(host, wanted, |kind| matches!(kind, Kind::Listener(_)))?;
         Ok(self.insert(Kind::Listener(Listener { waiting: VecDeque::new() }), local))
     }

@@ -13,8 +13,9 @@ use super::{CLIENT, Machines, Peer, SimListener, SimRuntime, Simulation, Trace, 
 
 /// Longest virtual time for what a test does.
 const LIMIT: Duration = Duration::from_secs(120);
-/// Longest virtual time for what is left to be done then.
-const REST: Duration = Duration::from_secs(20);
+/// Longest virtual time for what is left to be done then: a connection that was closed is kept for three probe timeouts, and
+/// where datagrams have waited during an interruption of seconds, these are as long.
+const REST: Duration = Duration::from_secs(60);
 /// A target that nobody has come to for so long goes.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -122,7 +123,7 @@ impl<T: Send + 'static> Done<T> {
     }
 
     /// Starts one more.
-    pub fn start(&mut self, runtime: &SimRuntime, task: impl Future<Output = T> + Send + 'static) {
+    pub fn start(&mut self, runtime: &impl Runtime, task: impl Future<Output = T> + Send + 'static) {
         let sender = self.sender.clone();
         self.started += 1;
         runtime.spawn(async move {

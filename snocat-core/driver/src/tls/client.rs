@@ -1,6 +1,7 @@
 //! The TLS side of a client: whom it trusts, and what it shows to who asks.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 
 use ring::digest::{SHA256, digest};
@@ -38,7 +39,10 @@ pub enum CertificateProblem {
     /// No trusted authority has signed it.
     Untrusted,
     /// It is for other names.
-    WrongName,
+    WrongName {
+        /// The DNS names and IP addresses that it is for. The server chose them: escape them before you show them.
+        names: Vec<String>,
+    },
     /// Its time is over.
     Expired,
     /// Its time has not begun.
@@ -57,9 +61,24 @@ pub enum CertificateProblem {
 /// The TLS side of a client.
 #[derive(Clone)]
 pub struct ClientTls {
-    pub(crate) crypto: Arc<dyn ClientCrypto>,
+    /// Each connection takes a copy, with a verifier of its own.
+    config: rustls::ClientConfig,
+    accepted: Arc<Accepted>,
     pub(super) shown: Arc<Shown>,
+}
+
+/// TLS for one connection, and why its server's certificate was turned down.
+#[derive(Clone)]
+pub(crate) struct TlsAttempt {
+    pub(crate) crypto: Arc<dyn ClientCrypto>,
     problem: Arc<Mutex<Option<CertificateProblem>>>,
+}
+
+impl TlsAttempt {
+    /// What was wrong with the server's certificate, if that was turned down.
+    pub(crate) fn problem(&self) -> Option<CertificateProblem> {
+        lock(&self.problem).clone()
+    }
 }
 
 impl fmt::Debug for ClientTls {
@@ -74,18 +93,13 @@ impl ClientTls {
     /// # Errors
     /// If there is nothing to trust, or it is not usable.
     pub fn new(trust: Trust, key_log: Option<Arc<dyn KeyLog>>) -> Result<Self, TlsError> {
-        let problem = Arc::new(Mutex::new(None));
-        let verifier = Arc::new(Verifier {
-            accepted: Accepted::new(trust)?,
-            algorithms: provider().signature_verification_algorithms,
-            problem: problem.clone(),
-        });
+        let accepted = Arc::new(Accepted::new(trust)?);
         let shown = Arc::new(Shown::default());
         let mut config = rustls::ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(|error| TlsError::Provider(error.to_string()))?
             .dangerous()
-            .with_custom_certificate_verifier(verifier)
+            .with_custom_certificate_verifier(Arc::new(Verifier::new(accepted.clone())))
             .with_client_cert_resolver(shown.clone());
         config.alpn_protocols = vec![ALPN.to_vec()];
         config.resumption = rustls::client::Resumption::disabled();
@@ -93,9 +107,22 @@ impl ClientTls {
         if let Some(key_log) = key_log {
             config.key_log = key_log;
         }
+        let tls = Self { config, accepted, shown };
+        // What no connection could begin with is better found now.
+        tls.attempt()?;
+        Ok(tls)
+    }
+
+    /// TLS for one connection. Its verifier is its own, so that what that finds wrong is this connection's problem, however
+    /// many are under way.
+    pub(crate) fn attempt(&self) -> Result<TlsAttempt, TlsError> {
+        let verifier = Arc::new(Verifier::new(self.accepted.clone()));
+        let problem = verifier.problem.clone();
+        let mut config = self.config.clone();
+        config.dangerous().set_certificate_verifier(verifier);
         let crypto =
             QuicClientConfig::try_from(config).map_err(|error| TlsError::Provider(error.to_string()))?;
-        Ok(Self { crypto: Arc::new(crypto), shown, problem })
+        Ok(TlsAttempt { crypto: Arc::new(crypto), problem })
     }
 
     /// Shows this certificate chain, its own certificate first, to servers that ask for one, from the next connection
@@ -116,11 +143,6 @@ impl ClientTls {
         }
         self.shown.replace(certified(chain, key)?);
         Ok(())
-    }
-
-    /// What was wrong with the last certificate that was turned down.
-    pub(crate) fn take_problem(&self) -> Option<CertificateProblem> {
-        lock(&self.problem).take()
     }
 }
 
@@ -163,9 +185,16 @@ impl Accepted {
 /// Takes a note of why it says no: TLS itself passes on an alert only.
 #[derive(Debug)]
 struct Verifier {
-    accepted: Accepted,
+    accepted: Arc<Accepted>,
     algorithms: WebPkiSupportedAlgorithms,
     problem: Arc<Mutex<Option<CertificateProblem>>>,
+}
+
+impl Verifier {
+    fn new(accepted: Arc<Accepted>) -> Self {
+        let algorithms = provider().signature_verification_algorithms;
+        Self { accepted, algorithms, problem: Arc::default() }
+    }
 }
 
 impl ServerCertVerifier for Verifier {
@@ -177,7 +206,7 @@ impl ServerCertVerifier for Verifier {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let verified = match &self.accepted {
+        let verified = match self.accepted.as_ref() {
             Accepted::Trusted { exactly, .. } if exactly.contains(end_entity) => exactly
                 .verify_server(end_entity, server_name, now, &self.algorithms)
                 .map(|()| ServerCertVerified::assertion())
@@ -234,12 +263,26 @@ fn pinned(
     Err((CertificateProblem::NotPinned { fingerprint }, error.into()))
 }
 
+/// The DNS name or IP address in what webpki shows of a certificate's names: `DnsName("example.org")`,
+/// `IpAddress(192.0.2.1)`.
+fn presented_name(shown: &str) -> Option<String> {
+    let inside = |kind: &str| shown.strip_prefix(kind)?.strip_suffix(')');
+    // webpki writes addresses in a form of its own: `0::1`.
+    let address =
+        |shown: &str| shown.parse::<IpAddr>().map_or_else(|_| shown.to_owned(), |ip| ip.to_string());
+    let dns = inside("DnsName(").map(|name| name.trim_matches('"').to_owned());
+    dns.or_else(|| inside("IpAddress(").map(address))
+}
+
 fn problem(error: &rustls::Error) -> CertificateProblem {
     use CertificateError as Error;
     match error {
         rustls::Error::InvalidCertificate(error) => match error {
             Error::UnknownIssuer | Error::BadSignature => CertificateProblem::Untrusted,
-            Error::NotValidForName | Error::NotValidForNameContext { .. } => CertificateProblem::WrongName,
+            Error::NotValidForName => CertificateProblem::WrongName { names: Vec::new() },
+            Error::NotValidForNameContext { presented, .. } => CertificateProblem::WrongName {
+                names: presented.iter().filter_map(|name| presented_name(name)).collect(),
+            },
             Error::Expired | Error::ExpiredContext { .. } => CertificateProblem::Expired,
             Error::NotValidYet | Error::NotValidYetContext { .. } => CertificateProblem::NotYetValid,
             other if is_authority(other) => CertificateProblem::IsAuthority,

@@ -12,6 +12,7 @@ mod server;
 #[cfg(test)]
 mod tests;
 mod trusted;
+mod validity;
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -24,8 +25,10 @@ use rustls::sign::CertifiedKey;
 use rustls::{CertificateError, CipherSuite};
 
 pub use authorities::ClientAuthorities;
+pub(crate) use client::TlsAttempt;
 pub use client::{CertificateProblem, ClientTls, Trust};
 pub use server::ServerTls;
+pub use validity::Validity;
 
 use crate::sync::lock;
 

@@ -15,7 +15,7 @@ use snocat_core::ALPN;
 use snocat_core::quic::ServerCrypto;
 use snocat_core::quic::crypto::rustls::QuicServerConfig;
 
-use super::{MAX_CHAIN, MAX_CHAIN_BYTES, Shown, TlsError, bytes, certified, provider};
+use super::{MAX_CHAIN, MAX_CHAIN_BYTES, Shown, TlsError, Validity, bytes, certified, provider};
 
 /// The TLS side of a server. A handle: clones are the same, and what is changed holds from the next connection on, in
 /// a server that runs, too. Connections that are there are not touched.
@@ -86,6 +86,14 @@ impl ServerTls {
     /// client may have something else to get in with.
     pub fn ask_for_certificates(&self, ask: bool) {
         self.clients.asked.store(ask, Ordering::Relaxed);
+    }
+
+    /// While all certificates of the chain are valid; `None` if one cannot be read.
+    pub fn validity(&self) -> Option<Validity> {
+        let shown = self.shown.get()?;
+        let mut each = shown.cert.iter().map(Validity::of);
+        let first = each.next()??;
+        each.try_fold(first, |all, one| Some(all.and(one?)))
     }
 
     /// The length of the certificate chain in bytes. Above about 3,000 the first flight does not fit into what

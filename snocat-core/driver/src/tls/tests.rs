@@ -2,7 +2,7 @@
 
 use quinn_proto::transport_parameters::TransportParameters;
 use quinn_proto::{Side, TransportError};
-use rcgen::{CertificateParams, IsCa, KeyPair};
+use rcgen::{CertificateParams, IsCa, KeyPair, SanType};
 use ring::digest::{SHA256, digest};
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use snocat_core::quic::crypto::Session;
@@ -50,6 +50,7 @@ impl Identity {
 
 /// The sessions of one handshake.
 struct Handshake {
+    attempt: TlsAttempt,
     client: Box<dyn Session>,
     server: Box<dyn Session>,
 }
@@ -60,8 +61,9 @@ type Failed = (Side, u64);
 impl Handshake {
     fn begin(client: &ClientTls, server: &ServerTls) -> Self {
         let parameters = TransportParameters::read(Side::Client, &mut &[][..]).unwrap();
-        let client = client.crypto.clone().start_session(1, "localhost", &parameters).unwrap();
-        Self { client, server: server.crypto.clone().start_session(1, &parameters) }
+        let attempt = client.attempt().unwrap();
+        let client = attempt.crypto.clone().start_session(1, "localhost", &parameters).unwrap();
+        Self { attempt, client, server: server.crypto.clone().start_session(1, &parameters) }
     }
 
     fn complete(mut self) -> Result<Self, Failed> {
@@ -94,6 +96,14 @@ impl Handshake {
     fn seen_by_client(&self) -> Vec<CertificateDer<'static>> {
         Self::seen(self.client.as_ref())
     }
+}
+
+/// What the client finds wrong with the server's certificate.
+fn problem(client: &ClientTls, server: &ServerTls) -> Option<CertificateProblem> {
+    let begun = Handshake::begin(client, server);
+    let attempt = begun.attempt.clone();
+    assert!(begun.complete().is_err());
+    attempt.problem()
 }
 
 fn handshake(client: &ClientTls, server: &ServerTls) -> Result<Handshake, Failed> {
@@ -204,8 +214,9 @@ fn a_pin_accepts_one_certificate_whatever_else_is_wrong_with_it() {
     });
     for server in [Identity::new(), expired] {
         let client = ClientTls::new(Trust::Pinned(server.fingerprint()), None).unwrap();
-        assert_eq!(handshake(&client, &server.server()).unwrap().seen_by_client(), server.chain);
-        assert_eq!(client.take_problem(), None);
+        let done = handshake(&client, &server.server()).unwrap();
+        assert_eq!(done.seen_by_client(), server.chain);
+        assert_eq!(done.attempt.problem(), None);
     }
 }
 
@@ -215,7 +226,7 @@ fn a_pin_accepts_no_other_certificate_and_tells_which_it_was() {
     let client = ClientTls::new(Trust::Pinned(right.fingerprint()), None).unwrap();
     assert_eq!(handshake(&client, &other.server()).err(), Some((Side::Client, ACCESS_DENIED)));
     let shown = other.fingerprint();
-    assert_eq!(client.take_problem(), Some(CertificateProblem::NotPinned { fingerprint: shown }));
+    assert_eq!(problem(&client, &other.server()), Some(CertificateProblem::NotPinned { fingerprint: shown }));
     // Nor does it help to add the right one to the chain.
     let both = ServerTls::new([other.chain.clone(), right.chain].concat(), other.key(), None).unwrap();
     assert_eq!(handshake(&client, &both).err(), Some((Side::Client, ACCESS_DENIED)));
@@ -240,12 +251,18 @@ fn what_is_wrong_with_a_certificate_is_told() {
         parameters.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     });
     let (server, client) = (authority.server(), authority.client());
-    assert!(handshake(&client, &server).is_err());
-    assert_eq!(client.take_problem(), Some(CertificateProblem::IsAuthority));
+    assert_eq!(problem(&client, &server), Some(CertificateProblem::IsAuthority));
     let expired = Identity::with(|parameters| parameters.not_after = rcgen::date_time_ymd(2001, 1, 1));
     let client = expired.client();
-    assert!(handshake(&client, &expired.server()).is_err());
-    assert_eq!(client.take_problem(), Some(CertificateProblem::Expired));
+    assert_eq!(problem(&client, &expired.server()), Some(CertificateProblem::Expired));
+    let elsewhere = Identity::with(|parameters| {
+        let names = ["example.org", "*.example.org"].map(|name| SanType::DnsName(name.try_into().unwrap()));
+        let address = SanType::IpAddress(std::net::IpAddr::from([192, 0, 2, 1]));
+        parameters.subject_alt_names = [&names[..], &[address]].concat();
+    });
+    let names = ["example.org", "*.example.org", "192.0.2.1"].map(str::to_owned).to_vec();
+    let wrong = CertificateProblem::WrongName { names };
+    assert_eq!(problem(&elsewhere.client(), &elsewhere.server()), Some(wrong));
 }
 
 /// Of a key that the holder of `issuer` has made, and signed with its own.
@@ -302,4 +319,23 @@ fn nothing_secret_is_in_what_debug_shows() {
         "ServerTls { shown: Shown { certificates: 1, .. }, clients: KeyHolders { asked: false, .. }, .. } \
          ClientTls { shown: Shown { certificates: 1, .. }, .. } Shown { certificates: 1, .. }"
     );
+}
+
+#[test]
+fn while_a_whole_chain_is_valid() {
+    let years = |first, last| {
+        Identity::with(|parameters| {
+            parameters.not_before = rcgen::date_time_ymd(first, 1, 1);
+            parameters.not_after = rcgen::date_time_ymd(last, 1, 1);
+            parameters.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        })
+    };
+    let days = |days: u64| std::time::UNIX_EPOCH + std::time::Duration::from_secs(days * 24 * 60 * 60);
+    let (own, issuer) = (years(2000, 2010), years(2001, 2002));
+    let both = [own.chain.clone(), issuer.chain].concat();
+    let shown = |chain| ServerTls::new(chain, own.key(), None).unwrap().validity().unwrap();
+    let validity = |from, to| Validity { not_before: days(from), not_after: days(to) };
+    assert_eq!(shown(own.chain.clone()), validity(10_957, 14_610));
+    assert_eq!(shown(both), validity(11_323, 11_688));
+    assert_eq!(Validity::of(&CertificateDer::from(vec![0x30; 100])), None);
 }

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::super::varint;
-use super::{Event, Stage, Stream, StreamId, Tunnel, TunnelError};
+use super::{Event, Serving, Stage, Stream, StreamId, Tunnel, TunnelError, not_served};
 use crate::code::{Code, Refusal};
 use crate::open::{Answer, Header};
 
@@ -71,6 +71,10 @@ impl Tunnel {
     fn offer(&mut self, id: StreamId, header: Header) {
         if let Some(stream) = self.streams.get_mut(&id) {
             stream.stage = Stage::Offered;
+        }
+        if self.serving == Serving::No {
+            let _it_is_an_offer = self.refuse(self.now, id, not_served());
+            return;
         }
         self.set_deadline(id, self.limits.dial_time);
         self.note_unread(id);

@@ -19,11 +19,14 @@ use crate::open::{Answer, AnswerDecoder, Header, HeaderDecoder};
 mod cork;
 mod front;
 mod gaps;
+mod serving;
 mod stalls;
 mod turns;
 
 use cork::Cork;
 use gaps::{Order, Reading};
+pub use serving::Serving;
+use serving::not_served;
 
 #[derive(Debug)]
 enum Stage {
