@@ -32,7 +32,7 @@ fn control_frames_are_buffered_until_the_outcome_and_then_taken_in_in_their_orde
     for role in Role::BOTH {
         let mut bench = before_the_outcome(role);
         (0..64).for_each(|id| bind(&mut bench, id));
-        (64..128).for_each(|_| bench.frame(0x12, b""));
+        (64..128).for_each(|_| bench.frame(0x3e, b""));
         bench.pass(ROUND_TRIP);
         assert!(bench.events.is_empty(), "{:?}", bench.events);
         finish_authentication(&mut bench, role);
@@ -47,8 +47,8 @@ fn four_kibibytes_of_control_frames_are_buffered() {
     for role in Role::BOTH {
         for (length, closed) in [(2045, None), (2046, Some(Code::LIMIT))] {
             let mut bench = before_the_outcome(role);
-            bench.frame(0x12, &vec![7; length]);
-            bench.frame(0x12, &[7; 2045]);
+            bench.frame(0x3e, &vec![7; length]);
+            bench.frame(0x3e, &[7; 2045]);
             bench.pass(ROUND_TRIP);
             assert_eq!(bench.closed(), closed, "{length}");
         }

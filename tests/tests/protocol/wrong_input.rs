@@ -79,7 +79,7 @@ fn listening(frames: &[(u64, &[u8])]) -> String {
 const OFFER: (u64, &[u8]) = (Frame::OFFER, b"\0\0\x01\x04none");
 const PROOF: (u64, &[u8]) = (Frame::PROOF, b"");
 const SELECT: (u64, &[u8]) = (Frame::SELECT, b"\0\x04none");
-const UNKNOWN: (u64, &[u8]) = (0x12, b"");
+const UNKNOWN: (u64, &[u8]) = (0x3e, b"");
 
 fn offer(payload: &[u8]) -> String {
     connecting(&[(Frame::OFFER, payload)])
@@ -144,11 +144,11 @@ fn on_stream_0() {
         ),
         (
             "a length above 4096, as soon as it is there",
-            stream_0(|bench, stream| bench.send(stream, b"\x12\x50\x01")).to_vec(),
+            stream_0(|bench, stream| bench.send(stream, b"\x3e\x50\x01")).to_vec(),
         ),
         (
             "a first frame that is not OFFER, of the listening side not SELECT, whatever its type",
-            [Frame::PROOF, Frame::OUTCOME, Frame::BIND, 0x09, 0x0a, 0x12, 0x15]
+            [Frame::PROOF, Frame::OUTCOME, Frame::BIND, 0x09, 0x0a, 0x3e, 0x3f]
                 .into_iter()
                 .flat_map(|kind| [connecting(&[(kind, b"")]), listening(&[(kind, b"")])])
                 .collect(),
@@ -158,8 +158,8 @@ fn on_stream_0() {
             vec![
                 connecting(&[&[OFFER][..], &[UNKNOWN; 129]].concat()),
                 listening(&[&[SELECT][..], &[UNKNOWN; 129]].concat()),
-                connecting(&[OFFER, (0x12, &[0; 4094])]),
-                listening(&[SELECT, (0x12, &[0; 4094])]),
+                connecting(&[OFFER, (0x3e, &[0; 4094])]),
+                listening(&[SELECT, (0x3e, &[0; 4094])]),
             ],
         ),
         (
@@ -187,9 +187,9 @@ fn on_stream_0() {
                 vec![
                     connecting(&[OFFER, (0x09, b"")]),
                     listening(&[SELECT, (0x09, b"")]),
-                    listening(&[SELECT, (0x15, b""), (Frame::OUTCOME, b"\x04peer\0")]),
+                    listening(&[SELECT, (0x3f, b""), (Frame::OUTCOME, b"\x04peer\0")]),
                 ],
-                up(|bench| bench.frame(0x15, b"")).to_vec(),
+                up(|bench| bench.frame(0x3f, b"")).to_vec(),
                 up(|bench| bench.frame((1 << 40) + 1, b"")).to_vec(),
             ]
             .concat(),
