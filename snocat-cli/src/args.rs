@@ -479,7 +479,8 @@ pub struct Format {
     /// Each has "event" and "time" (UTC): listening {quic}, connecting {driver, addresses, since} while there is no answer,
     /// tunnel-up {tunnel, remote, method, identity}, bound {tunnel, addresses,
     /// target}, tunnel-down {tunnel, reason}, strangers {admitted, authenticated, retried, ignored_total,
-    /// ignored_source, refused, now, peak}, stopped, failed {error, code}.
+    /// ignored_source, refused, now, peak}, dropped {lines} where events are missing that were not read in time, stopped, failed
+    /// {error, code}.
     #[arg(long)]
     pub json: bool,
 }

@@ -19,11 +19,12 @@ use snocat_driver::{
 use crate::args::DemoArgs;
 use crate::error::Error;
 use crate::explain::Attempt;
+use crate::keylog::key_log;
 use crate::methods::{Method, Methods};
 use crate::output::{self, Event, Output};
 use crate::signal::Stop;
 use crate::values::HostPort;
-use crate::{cert, client, page, server, tls, token};
+use crate::{cert, client, page, server, token};
 
 /// Everything happens here.
 const HOST: Ipv4Addr = Ipv4Addr::LOCALHOST;
@@ -112,9 +113,9 @@ fn secrets() -> Result<(ServerConfig, ClientTls, TokenSecret), Error> {
         .map_err(|error| cannot("read a certificate", &error))?;
     let key =
         PrivateKeyDer::from_pem_slice(made.key.as_bytes()).map_err(|error| cannot("read a key", &error))?;
-    let server_tls = ServerTls::new(vec![certificate.clone()], key, tls::key_log())
+    let server_tls = ServerTls::new(vec![certificate.clone()], key, key_log())
         .map_err(|error| cannot("use a certificate", &error))?;
-    let client_tls = ClientTls::new(Trust::Authorities(vec![certificate]), tls::key_log())
+    let client_tls = ClientTls::new(Trust::Authorities(vec![certificate]), key_log())
         .map_err(|error| cannot("trust a certificate", &error))?;
     let secret = token::random()?;
     let keys = TokenKeys::new(vec![TokenKey::of(NAME, secret.clone())]);

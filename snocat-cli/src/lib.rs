@@ -11,9 +11,11 @@ pub mod error;
 pub mod expiry;
 pub mod explain;
 pub mod files;
+pub mod keylog;
 pub mod keys;
 pub mod launch;
 pub mod limits;
+pub mod lines;
 pub mod log;
 #[cfg(all(target_os = "linux", target_env = "gnu", target_arch = "x86_64"))]
 mod memory;
@@ -51,9 +53,13 @@ pub fn main<L: Launch>() -> ExitCode {
         Err(error) => return show(&error),
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => {
+            output::flush_stderr();
+            ExitCode::SUCCESS
+        }
         Err(error) => {
             output::error(&error);
+            output::flush_stderr();
             ExitCode::from(error.code())
         }
     }
@@ -131,11 +137,12 @@ fn run<L: Launch, F: Future<Output = Result<(), Error>>>(
     json: bool,
     command: impl FnOnce(L::Runtime, Output, Stop) -> F,
 ) -> Result<(), Error> {
-    log::start()?;
-    limits::raise_open_files();
     let cannot = |what: &str, error: &dyn std::error::Error| {
         Error::failed(format_args!("cannot {what}: {error}"), "the system may be short of threads or files")
     };
+    output::detach_stderr().map_err(|error| cannot("start", &error))?;
+    log::start()?;
+    limits::raise_open_files();
     let stop = Stop::on_signals().map_err(|error| cannot("handle signals", &error))?;
     let output = Output::stdout(json).map_err(|error| cannot("start", &error))?;
     let threads = thread::available_parallelism().map_or(1, usize::from);
@@ -145,5 +152,6 @@ fn run<L: Launch, F: Future<Output = Result<(), Error>>>(
         output.failure(error);
     }
     output.flush();
+    keylog::flush();
     done
 }

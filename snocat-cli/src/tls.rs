@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
-use rustls::{KeyLog, KeyLogFile};
 use snocat_driver::{ClientAuthorities, ClientTls, ServerTls, TlsError, Trust};
 
 use crate::args::ClientArgs;
 use crate::error::Error;
+use crate::keylog::key_log;
 use crate::keys::mistaken;
 use crate::{expiry, files, output};
 
@@ -141,12 +141,6 @@ pub fn client_authorities(path: &Path) -> Result<Option<Arc<ClientAuthorities>>,
         Error::failed(format_args!("{} is not usable: {error}", path.display()), advice)
     })?;
     Ok(Some(Arc::new(authorities)))
-}
-
-/// Where to write TLS secrets to for Wireshark: only if `SSLKEYLOGFILE` says so.
-pub fn key_log() -> Option<Arc<dyn KeyLog>> {
-    std::env::var_os("SSLKEYLOGFILE").filter(|path| !path.is_empty())?;
-    Some(Arc::new(KeyLogFile::new()))
 }
 
 /// All certificates of a PEM file; at least one.

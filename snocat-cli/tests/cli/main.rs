@@ -16,3 +16,4 @@ mod program;
 #[cfg(target_os = "linux")]
 mod strangers;
 mod tunnel;
+mod unread;
