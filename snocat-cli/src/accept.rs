@@ -16,6 +16,7 @@ use crate::args::ServerArgs;
 use crate::error::Error;
 use crate::keys::{KeyFile, authorized};
 use crate::methods::{Given, Method, Methods};
+use crate::signal::Reread;
 use crate::watch::Watch;
 use crate::{output, tls, token};
 
@@ -169,12 +170,12 @@ impl Accepted {
     }
 
     /// Keeps a running server up to date, for good.
-    pub async fn keep_current<R: Runtime>(mut self, runtime: &R, server: &TunnelServer<R>) {
+    pub async fn keep_current<R: Runtime>(mut self, runtime: &R, server: &TunnelServer<R>, reread: &Reread) {
         let mut failed = false;
         loop {
             self.watch.set_expiry(self.next_expiry());
             let changed = async {
-                self.watch.changed(runtime).await;
+                future::or(self.watch.changed(runtime), reread.requested()).await;
                 true
             };
             let pause = if failed { Some(RETRY) } else { self.authorities.as_ref().map(|_| REVIEW) };

@@ -49,6 +49,11 @@ Environment:
   SSLKEYLOGFILE  a file to append the connections' TLS secrets to; Wireshark decrypts with it
   NO_COLOR       no colours on stderr
 
+Signals:
+  SIGINT (Ctrl-C), SIGTERM  an orderly end; a second one ends it at once
+  SIGHUP                    server and client read their files again and go on
+  What was ignored at the start, as by nohup, stays ignored.
+
 Exit codes:
   0  done, or ended by Ctrl-C or SIGTERM
   1  failed; one line on stderr says why and what to do

@@ -4,10 +4,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use futures_lite::future;
+use snocat_driver::core::auth::ConnectingConfig;
 use snocat_driver::core::route::{self, Policy, RouteAddress};
 use snocat_driver::core::{CloseReason, Code};
 use snocat_driver::{
-    BindError, Binding, ClientConfig, Connected, Destination, Runtime, Tcp, TcpRouter, Tunnel,
+    BindError, Binding, ClientConfig, ClientTls, Connected, Destination, Runtime, Tcp, TcpRouter, Tunnel,
     connect_watched, dial,
 };
 
@@ -16,7 +17,7 @@ use crate::error::Error;
 use crate::explain::{self, Attempt};
 use crate::output::{self, Event, Output, Side};
 use crate::server::within;
-use crate::signal::Stop;
+use crate::signal::{Reread, Signals, Stop};
 use crate::values::HostPort;
 use crate::{offer, tls};
 
@@ -38,10 +39,9 @@ pub async fn run<R: Runtime>(
     runtime: R,
     arguments: ClientArgs,
     output: Output,
-    stop: Stop,
+    signals: Signals,
 ) -> Result<(), Error> {
-    let authentication = offer::read(&arguments)?;
-    let tls = tls::client(&arguments)?;
+    let (authentication, tls) = read(&arguments)?;
     let target = target(&arguments.target)?;
     let mut config = ClientConfig::new(tls, authentication);
     config.bindings = vec![Binding { port: arguments.port.unwrap_or(0), address: target.clone() }];
@@ -61,10 +61,30 @@ pub async fn run<R: Runtime>(
     };
     let target = Target { address: target, keep_alive: arguments.sending.keep_alive() };
     let tell = |event| output.event(&event);
-    let session = session(&runtime, &destination, &config, target, &attempt, tell, &stop);
-    future::or(session, check).await?;
+    let session = session(&runtime, &destination, &config, target, &attempt, tell, &signals.stop);
+    let besides = future::or(check, check_on_hangup(&arguments, &signals.reread));
+    future::or(session, besides).await?;
     output.event(&Event::Stopped);
     Ok(())
+}
+
+/// Reads the files: what to show the server, and whom to trust.
+fn read(arguments: &ClientArgs) -> Result<(ConnectingConfig, ClientTls), Error> {
+    Ok((offer::read(arguments)?, tls::client(arguments)?))
+}
+
+/// Reads the files again when that is asked for, and tells whether they can be used. A tunnel that is up does not need
+/// them any more.
+async fn check_on_hangup<T>(arguments: &ClientArgs, reread: &Reread) -> T {
+    loop {
+        reread.requested().await;
+        match read(arguments) {
+            Ok(_) => {
+                output::note("read the files again: the next start of the client takes what they hold now")
+            }
+            Err(error) => output::warning(format_args!("{error}; the next start of the client will fail")),
+        }
+    }
 }
 
 /// The route address of a target.

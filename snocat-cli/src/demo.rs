@@ -22,7 +22,7 @@ use crate::explain::Attempt;
 use crate::keylog::key_log;
 use crate::methods::{Method, Methods};
 use crate::output::{self, Event, Output};
-use crate::signal::Stop;
+use crate::signal::{Signals, Stop};
 use crate::values::HostPort;
 use crate::{cert, client, page, server, token};
 
@@ -43,8 +43,9 @@ pub async fn run<R: Runtime>(
     runtime: R,
     arguments: DemoArgs,
     output: Output,
-    stop: Stop,
+    signals: Signals,
 ) -> Result<(), Error> {
+    let stop = signals.stop;
     let page = page::serve().map_err(|error| cannot("serve a page", &error))?;
     let any = SocketAddr::from((HOST, 0));
     let (server_config, client_tls, secret) = secrets()?;
@@ -94,7 +95,13 @@ pub async fn run<R: Runtime>(
         stop.request();
         done
     };
-    let (served, connected) = future::zip(serving, connecting).await;
+    // It has no files: the terminal is gone.
+    let hung_up = async {
+        signals.reread.requested().await;
+        stop.request();
+        future::pending().await
+    };
+    let (served, connected) = future::or(future::zip(serving, connecting), hung_up).await;
     connected.and(served)?;
     if arguments.once {
         let page = fetched.take()?;

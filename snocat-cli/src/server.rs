@@ -17,7 +17,7 @@ use crate::accept::Accepted;
 use crate::args::ServerArgs;
 use crate::error::Error;
 use crate::output::{self, Event, Output, Side};
-use crate::signal::Stop;
+use crate::signal::{Signals, Stop};
 use crate::state;
 use crate::values::Ports;
 use crate::{expiry, explain};
@@ -36,7 +36,7 @@ pub async fn run<R: Runtime>(
     runtime: R,
     arguments: ServerArgs,
     output: Output,
-    stop: Stop,
+    signals: Signals,
 ) -> Result<(), Error> {
     let accepted = Accepted::read(&arguments)?;
     if accepted.everybody() && !arguments.quic.ip().is_loopback() {
@@ -58,10 +58,10 @@ pub async fn run<R: Runtime>(
     let tls = accepted.tls();
     let watching = future::zip(watch_strangers(&runtime, &server, &output), expiry::watch(&runtime, &tls));
     let never = async {
-        future::zip(accepted.keep_current(&runtime, &server), watching).await;
+        future::zip(accepted.keep_current(&runtime, &server, &signals.reread), watching).await;
         future::pending().await
     };
-    future::or(serve(&runtime, &server, Arc::new(forwarder), &output, &stop), never).await?;
+    future::or(serve(&runtime, &server, Arc::new(forwarder), &output, &signals.stop), never).await?;
     output.event(&Event::Stopped);
     Ok(())
 }

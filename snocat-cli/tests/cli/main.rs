@@ -13,6 +13,7 @@ mod namespaces;
 #[cfg(target_os = "linux")]
 mod outage;
 mod program;
+mod signals;
 #[cfg(target_os = "linux")]
 mod strangers;
 mod tunnel;
