@@ -1,7 +1,7 @@
 //! Whom a server lets in: its files of credentials, as they are now. Read at the start, and again when they change.
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -13,11 +13,14 @@ use snocat_driver::core::auth::{
 use snocat_driver::{ClientAuthorities, Runtime, ServerTls, TunnelServer};
 
 use crate::args::ServerArgs;
+use crate::away::Away;
 use crate::error::Error;
+use crate::files;
 use crate::keys::{KeyFile, authorized};
 use crate::methods::{Given, Method, Methods};
+use crate::server::within;
 use crate::signal::Reread;
-use crate::watch::Watch;
+use crate::watch::{NoAnswer, PATIENCE, Watch};
 use crate::{output, tls, token};
 
 /// How often tunnels are asked whether their credentials still stand, where time alone can change the answer.
@@ -42,33 +45,42 @@ pub struct Accepted {
     watch: Watch,
 }
 
+/// Reads a file of credentials.
+type Read<T> = fn(&Path) -> Result<T, Error>;
+
 /// A file, and what it held when it was last read without an error.
 struct Source<T> {
     path: PathBuf,
     held: T,
-    read: fn(&std::path::Path) -> Result<T, Error>,
+    read: Read<T>,
     /// The last attempt to read it again was in vain.
     failed: bool,
 }
 
 impl<T> Source<T> {
-    fn new(
-        path: &Option<PathBuf>,
-        read: fn(&std::path::Path) -> Result<T, Error>,
-    ) -> Result<Option<Self>, Error> {
+    fn new(path: &Option<PathBuf>, read: Read<T>) -> Result<Option<Self>, Error> {
         let source = |path: &PathBuf| Ok(Self { path: path.clone(), held: read(path)?, read, failed: false });
         path.as_ref().map(source).transpose()
     }
 
-    /// Reads it again, if that can be done. What cannot be read changes nothing. Says whether it failed.
-    fn renew(&mut self, watch: &Watch, attempt: Attempt) -> bool {
-        if watch.watches(&self.path) && (self.failed || attempt == Attempt::First) {
-            match (self.read)(&self.path) {
-                Ok(held) => (self.held, self.failed) = (held, false),
-                Err(error) => self.failed = stays(&error, attempt),
-            }
+    /// How to read it again, if that is to be done.
+    fn question(
+        &self,
+        watch: &Watch,
+        attempt: Attempt,
+    ) -> Option<impl FnOnce() -> Result<T, Error> + use<T>> {
+        let asked = watch.watches(&self.path) && (self.failed || attempt == Attempt::First);
+        let (path, read) = (self.path.clone(), self.read);
+        asked.then_some(move || files::regular(&path).and_then(|()| read(&path)))
+    }
+
+    /// Takes in what reading it again has come to. What cannot be read changes nothing.
+    fn renew(&mut self, reading: Option<Result<T, Error>>, attempt: Attempt) {
+        match reading {
+            None => {}
+            Some(Ok(held)) => (self.held, self.failed) = (held, false),
+            Some(Err(error)) => self.failed = stays(&error, attempt),
         }
-        self.failed
     }
 }
 
@@ -79,12 +91,36 @@ enum Attempt {
     Again,
 }
 
+/// Why files are looked after.
+enum Woken {
+    /// They have changed, or are to be read again.
+    Changed,
+    /// They cannot be looked at.
+    NoAnswer,
+    /// It is time to look after those that could not be read, or after tunnels.
+    Pause,
+}
+
+/// What reading the files again has come to, as far as they were to be read.
+struct Readings {
+    tokens: Option<Result<KeyFile<TokenKey>, Error>>,
+    keys: Option<Result<KeyFile<AuthorizedKey>, Error>>,
+    authorities: Option<Result<Option<Arc<ClientAuthorities>>, Error>>,
+    certificate: Option<Result<(), Error>>,
+    spare: Option<File>,
+}
+
 /// Reading failed, which is told once.
 fn stays(error: &Error, attempt: Attempt) -> bool {
     if attempt == Attempt::First {
         output::warning(format_args!("{error}; what was read before stays in force"));
     }
     true
+}
+
+/// A descriptor to give up when one is needed. It can always be had, whatever becomes of the files.
+fn spare() -> Option<File> {
+    File::open(if cfg!(windows) { "NUL" } else { "/dev/null" }).ok()
 }
 
 impl Accepted {
@@ -107,7 +143,7 @@ impl Accepted {
             tls: tls::server(cert, key)?,
             certificate: (cert.clone(), key.clone()),
             certificate_failed: false,
-            spare: File::open(cert).ok(),
+            spare: spare(),
             watch,
         };
         accepted.somebody()?;
@@ -170,56 +206,133 @@ impl Accepted {
     }
 
     /// Keeps a running server up to date, for good.
-    pub async fn keep_current<R: Runtime>(mut self, runtime: &R, server: &TunnelServer<R>, reread: &Reread) {
-        let mut failed = false;
+    pub async fn keep_current<R: Runtime>(
+        mut self,
+        runtime: &R,
+        away: &Away,
+        server: &TunnelServer<R>,
+        reread: &Reread,
+    ) {
         loop {
             self.watch.set_expiry(self.next_expiry());
+            let pause = if self.failed() { Some(RETRY) } else { self.authorities.as_ref().map(|_| REVIEW) };
             let changed = async {
-                future::or(self.watch.changed(runtime), reread.requested()).await;
-                true
+                match self.watch.changed(runtime, away).await {
+                    Ok(()) => Woken::Changed,
+                    Err(NoAnswer) => Woken::NoAnswer,
+                }
             };
-            let pause = if failed { Some(RETRY) } else { self.authorities.as_ref().map(|_| REVIEW) };
-            let review = async {
+            let wanted = async {
+                reread.requested().await;
+                Woken::Changed
+            };
+            let pause = async {
                 match pause {
                     Some(pause) => runtime.sleep_until(runtime.now() + pause).await,
                     None => future::pending().await,
                 }
-                false
+                Woken::Pause
             };
-            let attempt = match future::or(changed, review).await {
-                true => Attempt::First,
-                // A file that somebody writes just now is not complete: when it is, that is a change.
-                false if failed && self.watch.at_rest() => Attempt::Again,
-                false => {
-                    server.review();
-                    continue;
+            let renewed = match future::or(future::or(wanted, changed), pause).await {
+                Woken::Changed => self.renew(runtime, away, Attempt::First).await,
+                Woken::Pause if self.failed() => self.renew(runtime, away, Attempt::Again).await,
+                Woken::Pause => false,
+                Woken::NoAnswer => {
+                    self.no_answer();
+                    false
                 }
             };
-            failed = self.renew(attempt);
+            if !renewed {
+                server.review();
+                continue;
+            }
             server.set_authentication(self.config());
-            if !failed {
+            if !self.failed() {
                 output::note("read the files of certificates and credentials again");
             }
         }
     }
 
-    /// Reads the files again. Says whether some could not be read.
-    fn renew(&mut self, attempt: Attempt) -> bool {
-        drop(self.spare.take());
+    /// Some files could not be read, and are to be tried again.
+    fn failed(&self) -> bool {
+        self.certificate_failed
+            || self.tokens.as_ref().is_some_and(|tokens| tokens.failed)
+            || self.keys.as_ref().is_some_and(|keys| keys.failed)
+            || self.authorities.as_ref().is_some_and(|authorities| authorities.failed)
+    }
+
+    /// No file can be read now.
+    fn no_answer(&mut self) {
+        if !self.failed() {
+            let what =
+                "the files of certificates and credentials cannot be read: their file system does not answer";
+            stays(&Error::failed(what, "see to it"), Attempt::First);
+        }
+        self.certificate_failed = true;
+        self.tokens.iter_mut().for_each(|tokens| tokens.failed = true);
+        self.keys.iter_mut().for_each(|keys| keys.failed = true);
+        self.authorities.iter_mut().for_each(|authorities| authorities.failed = true);
+    }
+
+    /// Reads the files again. Says whether it did: a file that somebody writes just now is not complete. When it is, that
+    /// is a change.
+    async fn renew<R: Runtime>(&mut self, runtime: &R, away: &Away, attempt: Attempt) -> bool {
         let Self { watch, tokens, keys, authorities, .. } = self;
-        let mut failed = tokens.as_mut().is_some_and(|tokens| tokens.renew(watch, attempt));
-        failed |= keys.as_mut().is_some_and(|keys| keys.renew(watch, attempt));
-        failed |= authorities.as_mut().is_some_and(|authorities| authorities.renew(watch, attempt));
-        let (certificate, key) = &self.certificate;
-        if watch.watches(certificate)
-            && watch.watches(key)
-            && (self.certificate_failed || attempt == Attempt::First)
-        {
-            let replaced = tls::replace(&self.tls, certificate, key);
+        let (certificate, key) = self.certificate.clone();
+        let tls = self.tls.clone();
+        let tokens = tokens.as_ref().and_then(|tokens| tokens.question(watch, attempt));
+        let keys = keys.as_ref().and_then(|keys| keys.question(watch, attempt));
+        let authorities = authorities.as_ref().and_then(|authorities| authorities.question(watch, attempt));
+        let replaced = (watch.watches(&certificate)
+            && watch.watches(&key)
+            && (self.certificate_failed || attempt == Attempt::First))
+            .then_some(move || {
+                files::regular(&certificate)?;
+                files::regular(&key)?;
+                tls::replace(&tls, &certificate, &key)
+            });
+        let at_rest = watch.at_rest();
+        let given_up = self.spare.take();
+        let work = move || {
+            drop(given_up);
+            if attempt == Attempt::Again && !at_rest() {
+                return Err(spare());
+            }
+            Ok(Readings {
+                tokens: tokens.map(|read| read()),
+                keys: keys.map(|read| read()),
+                authorities: authorities.map(|read| read()),
+                certificate: replaced.map(|replace| replace()),
+                spare: spare(),
+            })
+        };
+        let done = within(runtime, PATIENCE, away.ask(work)).await;
+        let readings = match done {
+            Some(Ok(readings)) => readings,
+            Some(Err(spare)) => {
+                self.spare = spare;
+                return false;
+            }
+            None => {
+                self.no_answer();
+                return false;
+            }
+        };
+        let Readings { tokens, keys, authorities, certificate, spare } = readings;
+        self.spare = spare;
+        if let Some(source) = &mut self.tokens {
+            source.renew(tokens, attempt);
+        }
+        if let Some(source) = &mut self.keys {
+            source.renew(keys, attempt);
+        }
+        if let Some(source) = &mut self.authorities {
+            source.renew(authorities, attempt);
+        }
+        if let Some(replaced) = certificate {
             self.certificate_failed = replaced.is_err_and(|error| stays(&error, attempt));
         }
-        self.spare = File::open(certificate).ok();
-        failed | self.certificate_failed
+        true
     }
 
     fn next_expiry(&self) -> Option<SystemTime> {

@@ -25,7 +25,9 @@ impl Away {
     pub fn start() -> io::Result<Self> {
         // Behind a job that hangs one more may wait, which nobody waits for any more.
         let (jobs, waiting) = sync_channel::<Job>(1);
-        thread::Builder::new().name("files".into()).spawn(move || waiting.into_iter().for_each(|job| job()))?;
+        thread::Builder::new()
+            .name("files".into())
+            .spawn(move || waiting.into_iter().for_each(|job| job()))?;
         Ok(Self(jobs))
     }
 

@@ -13,10 +13,11 @@ use snocat_driver::{
 };
 
 use crate::args::ClientArgs;
+use crate::away::Away;
 use crate::error::Error;
 use crate::explain::{self, Attempt};
 use crate::output::{self, Event, Output, Side};
-use crate::server::within;
+use crate::server::{no_thread, within};
 use crate::signal::{Reread, Signals, Stop};
 use crate::values::HostPort;
 use crate::{offer, tls};
@@ -41,7 +42,13 @@ pub async fn run<R: Runtime>(
     output: Output,
     signals: Signals,
 ) -> Result<(), Error> {
-    let (authentication, tls) = read(&arguments)?;
+    let away = Away::start().map_err(|error| no_thread(&error))?;
+    let arguments = Arc::new(arguments);
+    let Some(files) = signals.stop.unless(read(&away, &arguments)).await else {
+        output.event(&Event::Stopped);
+        return Ok(());
+    };
+    let (authentication, tls) = files?;
     let target = target(&arguments.target)?;
     let mut config = ClientConfig::new(tls, authentication);
     config.bindings = vec![Binding { port: arguments.port.unwrap_or(0), address: target.clone() }];
@@ -51,7 +58,7 @@ pub async fn run<R: Runtime>(
         port: arguments.driver.port,
         server_name: arguments.server_name(),
     };
-    let attempt = Attempt::from(&arguments);
+    let attempt = Attempt::from(&*arguments);
     let address = target.clone();
     let check = async {
         if arguments.check_target {
@@ -62,27 +69,27 @@ pub async fn run<R: Runtime>(
     let target = Target { address: target, keep_alive: arguments.sending.keep_alive() };
     let tell = |event| output.event(&event);
     let session = session(&runtime, &destination, &config, target, &attempt, tell, &signals.stop);
-    let besides = future::or(check, check_on_hangup(&arguments, &signals.reread));
+    let besides = future::or(check, check_on_hangup(&away, &arguments, &signals.reread));
     future::or(session, besides).await?;
     output.event(&Event::Stopped);
     Ok(())
 }
 
 /// Reads the files: what to show the server, and whom to trust.
-fn read(arguments: &ClientArgs) -> Result<(ConnectingConfig, ClientTls), Error> {
-    Ok((offer::read(arguments)?, tls::client(arguments)?))
+async fn read(away: &Away, arguments: &Arc<ClientArgs>) -> Result<(ConnectingConfig, ClientTls), Error> {
+    let arguments = arguments.clone();
+    away.ask(move || Ok((offer::read(&arguments)?, tls::client(&arguments)?))).await
 }
 
 /// Reads the files again when that is asked for, and tells whether they can be used. A tunnel that is up does not need
 /// them any more.
-async fn check_on_hangup<T>(arguments: &ClientArgs, reread: &Reread) -> T {
+async fn check_on_hangup<T>(away: &Away, arguments: &Arc<ClientArgs>, reread: &Reread) -> T {
     loop {
         reread.requested().await;
-        match read(arguments) {
-            Ok(_) => {
-                output::note("read the files again: the next start of the client takes what they hold now")
-            }
-            Err(error) => output::warning(format_args!("{error}; the next start of the client will fail")),
+        if let Err(error) = read(away, arguments).await {
+            output::warning(format_args!("{error}; the next start of the client will fail"));
+        } else {
+            output::note("read the files again: the next start of the client takes what they hold now");
         }
     }
 }

@@ -108,7 +108,8 @@ pub fn with_ending(path: &Path, ending: &str) -> Result<PathBuf, Error> {
     Ok(name.into())
 }
 
-/// Reads all of a file; `advice` tells what to do if that fails. The bytes are wiped after use.
+/// Reads all of a file; `advice` tells what to do if that fails. The bytes are wiped after use. What is no regular
+/// file is refused, but for a pipe, as in `<(pass show token)`, into which somebody writes.
 ///
 /// # Errors
 /// There is no such file, it is not readable, or it is far larger than what it should hold.
@@ -153,6 +154,26 @@ pub fn read_trusted(path: &Path, advice: &str) -> Result<Zeroizing<Vec<u8>>, Err
     })
 }
 
+/// Refuses what cannot be read a second time: all but a regular file. One that is missing passes.
+///
+/// # Errors
+/// The path leads to something else.
+pub fn regular(path: &Path) -> Result<(), Error> {
+    match fs::metadata(path) {
+        Ok(found) if !found.is_file() => Err(not_regular(path, &found)),
+        _ => Ok(()),
+    }
+}
+
+fn not_regular(path: &Path, found: &Metadata) -> Error {
+    let what = match () {
+        () if found.is_dir() => "a directory",
+        () if is_pipe(found) => "a pipe",
+        () => "a device",
+    };
+    Error::failed(format_args!("{} is {what}", path.display()), "put a regular file there")
+}
+
 /// Reads all of a file. `check` sees first what kind of a file was opened, if it is a regular one.
 fn read_if(
     path: &Path,
@@ -160,18 +181,52 @@ fn read_if(
     check: impl FnOnce(&Metadata) -> Result<(), Error>,
 ) -> Result<Zeroizing<Vec<u8>>, Error> {
     let failed = |error: io::Error| Error::file("read", path, &error, advice);
-    let file = File::open(path).map_err(failed)?;
+    let file = open(path).map_err(failed)?;
     // Of what was opened: what the path leads to may be another file by now.
     let found = file.metadata().map_err(failed)?;
-    if found.is_file() {
-        check(&found)?;
+    let pipe = is_pipe(&found);
+    match () {
+        () if found.is_file() => check(&found)?,
+        () if pipe => wait_for_writers(&file).map_err(failed)?,
+        () => return Err(not_regular(path, &found)),
     }
     let size = usize::try_from(found.len().min(MAX_SIZE)).unwrap_or(0);
     let contents = read_all(file.take(MAX_SIZE + 1), size).map_err(failed)?;
     if contents.len() as u64 > MAX_SIZE {
         return Err(Error::failed(format_args!("{} is too large", path.display()), advice));
     }
+    if pipe && contents.is_empty() {
+        return Err(Error::failed(format_args!("nothing came through the pipe {}", path.display()), advice));
+    }
     Ok(contents)
+}
+
+/// Opens for reading, and does not wait for anybody who opens the other end of a pipe.
+fn open(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true);
+    #[cfg(unix)]
+    {
+        use rustix::fs::OFlags;
+        let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
+        std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, flags);
+    }
+    options.open(path)
+}
+
+/// Reading waits for whoever has the other end of the pipe open.
+fn wait_for_writers(file: &File) -> io::Result<()> {
+    #[cfg(unix)]
+    rustix::io::ioctl_fionbio(file, false)?;
+    let _ = file;
+    Ok(())
+}
+
+fn is_pipe(found: &Metadata) -> bool {
+    #[cfg(unix)]
+    return std::os::unix::fs::FileTypeExt::is_fifo(&found.file_type());
+    #[cfg(not(unix))]
+    return !found.is_file() && !found.is_dir();
 }
 
 /// Reads to the end, and leaves no copies behind as a vector does that grows by itself.
@@ -356,8 +411,36 @@ mod tests {
         let path = PathBuf::from(format!("/dev/fd/{}", reader.as_raw_fd()));
         assert_eq!(read_secret(&path, "x").unwrap().as_slice(), secret);
         writing.join().unwrap();
-        assert!(read_secret(Path::new("/dev/null"), "x").unwrap().is_empty());
-        let endless = read_secret(Path::new("/dev/zero"), "x").unwrap_err().to_string();
-        assert!(endless.contains("too large"), "{endless}");
+        for device in ["/dev/null", "/dev/zero"] {
+            let error = read_secret(Path::new(device), "x").unwrap_err().to_string();
+            assert!(error.starts_with(&format!("{device} is a device; ")), "{error}");
+        }
+        let endless = std::process::Command::new("yes").stdout(std::process::Stdio::piped()).spawn();
+        let mut endless = endless.unwrap();
+        let path = format!("/dev/fd/{}", endless.stdout.as_ref().unwrap().as_raw_fd());
+        let error = read_secret(Path::new(&path), "x").unwrap_err().to_string();
+        assert!(error.contains("too large"), "{error}");
+        endless.kill().unwrap();
+        endless.wait().unwrap();
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn what_is_no_regular_file_is_named_and_nobody_waits_for_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let pipe = directory.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        // Nobody writes into it.
+        let error = read_secret(&pipe, "make one").unwrap_err().to_string();
+        assert!(
+            error.starts_with("nothing came through the pipe ") && error.ends_with("; make one"),
+            "{error}"
+        );
+        for (path, what) in [(pipe.as_path(), "a pipe"), (directory.path(), "a directory")] {
+            let error = regular(path).unwrap_err().to_string();
+            assert_eq!(error, format!("{} is {what}; put a regular file there", path.display()));
+        }
+        assert!(regular(&directory.path().join("missing")).is_ok());
+        assert!(read(directory.path(), "x").unwrap_err().to_string().contains("is a directory"));
     }
 }

@@ -4,6 +4,7 @@
 
 pub mod accept;
 pub mod args;
+pub mod away;
 pub mod cert;
 pub mod client;
 pub mod demo;

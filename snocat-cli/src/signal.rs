@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Poll, Waker};
 
+use futures_lite::future;
+
 /// What a running command learns from signals.
 #[derive(Clone, Debug, Default)]
 pub struct Signals {
@@ -143,6 +145,15 @@ impl Stop {
     pub fn requested(&self) -> impl Future<Output = ()> + Send + '_ {
         self.0.wait(|requested| requested.load(Ordering::SeqCst))
     }
+
+    /// What `work` comes to, or `None` as soon as the end is requested.
+    pub async fn unless<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        let stopped = async {
+            self.requested().await;
+            None
+        };
+        future::or(stopped, async { Some(work.await) }).await
+    }
 }
 
 impl Reread {
@@ -160,7 +171,6 @@ impl Reread {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use futures_lite::future;
     use std::thread;
     use std::time::Duration;
 

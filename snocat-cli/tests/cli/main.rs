@@ -7,6 +7,7 @@ mod credentials;
 mod diagnoses;
 #[cfg(target_os = "linux")]
 mod examples;
+mod files;
 mod killed;
 #[cfg(target_os = "linux")]
 mod namespaces;

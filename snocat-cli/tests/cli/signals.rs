@@ -1,7 +1,5 @@
 //! What signals do: end it, have files read again, or nothing, where they were ignored when it started.
 
-#![expect(clippy::unwrap_used, reason = "in a test a surprise is a failure")]
-
 use std::net::SocketAddr;
 use std::process::Command;
 use std::thread;

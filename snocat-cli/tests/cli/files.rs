@@ -1,0 +1,108 @@
+//! Files that are none, or do not answer: nobody waits for them but who reads them.
+
+#![expect(clippy::unwrap_used, reason = "in a test a surprise is a failure")]
+
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::program::{Keys, Program, binaries, binary, bound_address, converse, echo, free_ports, run};
+
+/// Longer than any end that was asked for may take.
+const PROMPTLY: Duration = Duration::from_secs(5);
+/// A change of a file has its effect within this, on a machine that is busy with other things.
+const SOON: Duration = Duration::from_secs(2 + 8);
+
+/// Puts a pipe in the place of a file, for its owner alone. Somebody has it open to write, and says nothing.
+fn pipe_at(path: &Path) -> File {
+    let aside = path.with_extension("pipe");
+    assert!(Command::new("mkfifo").args(["-m", "600"]).arg(&aside).status().unwrap().success());
+    let writer = OpenOptions::new().read(true).write(true).open(&aside).unwrap();
+    fs::rename(&aside, path).unwrap();
+    writer
+}
+
+/// Asks for the end, which comes promptly and in order.
+#[track_caller]
+fn stops(program: Program) -> String {
+    let asked = Instant::now();
+    program.signal(Signal::TERM);
+    let ended = program.end();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(asked.elapsed() < PROMPTLY, "{:?}", asked.elapsed());
+    ended.stderr
+}
+
+#[test]
+fn a_pipe_in_the_place_of_a_file_stops_nothing_else() {
+    for binary in binaries() {
+        let keys = Keys::new();
+        let at = |name: &str| keys.at(name).to_str().unwrap().to_owned();
+        for name in ["alice", "bob"] {
+            assert_eq!(run(binary, ["keygen", &at(name), "--comment", name]).code, Some(0));
+        }
+        let line = |name: &str| fs::read_to_string(at(&format!("{name}.pub"))).unwrap();
+        let write = |text: &str| {
+            fs::write(keys.at("list"), text).unwrap();
+            fs::set_permissions(keys.at("list"), PermissionsExt::from_mode(0o600)).unwrap();
+        };
+        write(&(line("alice") + &line("bob")));
+        let list = at("list");
+        let more = ["--authorized-keys", &list, "--auth", "ed25519,token", "--token-file", &at("token")];
+        let (mut server, driver) = keys.server(binary, &free_ports(3), &more);
+        let come =
+            |name: &str| keys.client(binary, driver, echo(), &["--token-file", "", "--identity", &at(name)]);
+        let mut alice = come("alice");
+        alice.event("tunnel-up");
+        server.event("tunnel-up");
+
+        let _silent = pipe_at(&keys.at("token"));
+        let warning = server.stderr_line();
+        assert!(warning.starts_with("warning: ") && warning.contains("is a pipe"), "{warning}");
+        // Others are let in, have ports, and lose what is taken from them.
+        let mut bob = come("bob");
+        bob.event("tunnel-up");
+        assert_eq!(converse(bound_address(&bob.event("bound")), b"through"), b"through");
+        let began = Instant::now();
+        write(&line("bob"));
+        alice.event("bound");
+        alice.end().failed_with(&["no longer accepts the credentials"]);
+        assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
+        stops(server);
+    }
+}
+
+#[test]
+fn a_program_that_waits_for_a_file_can_be_ended() {
+    for binary in binaries() {
+        let keys = Keys::new();
+        let at = |name: &str| keys.at(name).to_str().unwrap().to_owned();
+        let _silent = pipe_at(&keys.at("token"));
+        let (cert, key, token) = (at("server.pub.pem"), at("server.priv.pem"), at("token"));
+        let quic = ["--quic", "127.0.0.1:0"];
+        let server = ["server", "--cert", &cert, "--key", &key, "--token-file", &token];
+        let server = Program::start(binary, [&server[..], &quic].concat());
+        let client = keys.client(binary, "127.0.0.1:9".parse().unwrap(), echo(), &[]);
+        thread::sleep(Duration::from_millis(500));
+        stops(server);
+        stops(client);
+    }
+}
+
+#[test]
+fn what_is_no_file_is_said_to_be_none() {
+    let keys = Keys::new();
+    let at = |name: &str| keys.at(name).to_str().unwrap().to_owned();
+    let client = |token: &str| {
+        keys.client(binary(), "127.0.0.1:9".parse().unwrap(), echo(), &["--token-file", token]).end()
+    };
+    client(&at("")).failed_with(&["is a directory", "put a regular file there"]);
+    client("/dev/null").failed_with(&["/dev/null is a device"]);
+    drop(pipe_at(&keys.at("pipe")));
+    client(&at("pipe")).failed_with(&["nothing came through the pipe", "snocat token"]);
+}
