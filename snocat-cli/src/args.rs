@@ -118,8 +118,8 @@ Examples:
     /// Make a token: the secret that lets a client in
     ///
     /// Server and client hold the same token and prove it to each other; it never travels. The server's file may
-    /// hold many, one a line, with names, options and # comments; a client's holds one. Both files must be for
-    /// their owner alone (mode 0600).
+    /// hold many, one a line, with names, options and # comments; a client's holds one. Nobody
+    /// may be able to read them but their owner, root, and groups of the process.
     #[command(after_long_help = token_help())]
     Token(TokenArgs),
 
@@ -177,7 +177,7 @@ pub struct DemoArgs {
 pub struct CertArgs {
     /// Where to write, without the ending: `keys/server` makes keys/server.pub.pem and keys/server.priv.pem
     ///
-    /// Directories are made. Both files are for their owner alone (mode 0600).
+    /// Directories are made. The key is for its owner alone (mode 0600), the certificate for everybody.
     #[arg(value_name = "PATH")]
     pub path: PathBuf,
 
@@ -217,7 +217,7 @@ pub struct TokenArgs {
 pub struct KeygenArgs {
     /// The file to make for the private key; the public one goes to PATH.pub
     ///
-    /// Directories are made. Both files are for their owner alone (mode 0600).
+    /// Directories are made. The private key is for its owner alone (mode 0600), the public one for everybody.
     #[arg(value_name = "PATH")]
     pub path: PathBuf,
 
@@ -274,15 +274,15 @@ pub struct ServerArgs {
 
     /// Let in who holds one of the private keys whose public keys are in this file (see `snocat keygen`)
     ///
-    /// As OpenSSH's authorized_keys: a public key a line, behind options if it has some. Only the owner may be able to
-    /// change the file.
+    /// As OpenSSH's authorized_keys: a public key a line, behind options if it has some. Only the owner and root may be
+    /// able to change the file.
     #[arg(long, value_name = "FILE", help_heading = "Who is let in")]
     pub authorized_keys: Option<PathBuf>,
 
     /// Let in who holds one of the tokens in this file (see `snocat token`)
     ///
-    /// A line is a secret, behind its owner's name and a colon if it has one, and behind options if it has some. The file must
-    /// be for its owner alone (mode 0600).
+    /// A line is a secret, behind its owner's name and a colon if it has one, and behind options if it has some. Nobody
+    /// may be able to read the file but its owner, root, and groups of the process.
     #[arg(long, value_name = "FILE", help_heading = "Who is let in")]
     pub token_file: Option<PathBuf>,
 
@@ -400,7 +400,7 @@ pub struct ClientArgs {
 
     /// The private key that the server lets in, in OpenSSH's format (see `snocat keygen`)
     ///
-    /// It must be for its owner alone (mode 0600), and without a passphrase.
+    /// Without a passphrase, and not to be read by others than its owner, root, and groups of the process.
     #[arg(long, value_name = "FILE", help_heading = "Credentials")]
     pub identity: Option<PathBuf>,
 
@@ -414,7 +414,8 @@ pub struct ClientArgs {
 
     /// A file with the token that the server lets in (see `snocat token`)
     ///
-    /// It must be for its owner alone (mode 0600); a pipe, as in <(pass show token), will do as well.
+    /// Not to be read by others than its owner, root, and groups of the process; a pipe, as in <(pass show token), will
+    /// do as well.
     #[arg(long, value_name = "FILE", help_heading = "Credentials")]
     pub token_file: Option<PathBuf>,
 

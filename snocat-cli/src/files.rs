@@ -1,5 +1,5 @@
 //! Files that hold secrets or keys: made for the owner's eyes only, never half-written, never too big to read, and
-//! refused if others could know or change what they hold.
+//! refused if others could know or change what they hold ([`access`](crate::access)).
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read, Write};
@@ -7,7 +7,14 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
+#[cfg(unix)]
+use crate::access::{Access, Process, Wrong};
 use crate::error::Error;
+
+/// For the owner's eyes.
+const PRIVATE: u32 = 0o600;
+/// For everybody's eyes, as far as the umask allows it.
+const PUBLIC: u32 = 0o644;
 
 /// More than any list of keys or chain of certificates, and little enough to read without a thought.
 const MAX_SIZE: u64 = 4 << 20;
@@ -26,17 +33,21 @@ pub enum Existing {
 /// # Errors
 /// It exists and is to be kept, or the system refuses.
 pub fn create(path: &Path, contents: &[u8], existing: Existing) -> Result<(), Error> {
+    create_as(path, contents, existing, PRIVATE)
+}
+
+fn create_as(path: &Path, contents: &[u8], existing: Existing, mode: u32) -> Result<(), Error> {
     let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
     if let Some(directory) = directory {
         fs::create_dir_all(directory)
             .map_err(|error| Error::file("make the directory", directory, &error, "choose another place"))?;
     }
     let written = match existing {
-        Existing::Keep => write_new(path, contents),
+        Existing::Keep => write_new(path, contents, mode),
         // A reader meets the old file or the new one, and the old one's mode does not live on.
         Existing::Replace => {
             let aside = aside(path);
-            write_new(&aside, contents).and_then(|()| fs::rename(&aside, path)).inspect_err(|_| {
+            write_new(&aside, contents, mode).and_then(|()| fs::rename(&aside, path)).inspect_err(|_| {
                 let _ = fs::remove_file(&aside);
             })
         }
@@ -52,11 +63,13 @@ pub fn exists(path: &Path) -> Error {
     Error::failed(format_args!("{} already exists", path.display()), "pass --force to replace it")
 }
 
-fn write_new(path: &Path, contents: &[u8]) -> io::Result<()> {
+fn write_new(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, mode);
+    #[cfg(not(unix))]
+    let _ = mode;
     let mut file = options.open(path)?;
     let written = file.write_all(contents).and_then(|()| file.sync_all());
     if written.is_err() {
@@ -72,7 +85,7 @@ fn aside(path: &Path) -> PathBuf {
     name.into()
 }
 
-/// Makes two files that belong together, both or none: a private one, and a public one.
+/// Makes two files that belong together, both or none: a private one, and a public one that everybody may read.
 ///
 /// # Errors
 /// One of them exists and is to be kept, or the system refuses.
@@ -84,7 +97,7 @@ pub fn create_both(private: (&Path, &[u8]), public: (&Path, &[u8]), existing: Ex
         return Err(exists(path));
     }
     create(private.0, private.1, existing)?;
-    create(public.0, public.1, existing).inspect_err(|_| {
+    create_as(public.0, public.1, existing, PUBLIC).inspect_err(|_| {
         if existing == Existing::Keep {
             let _ = fs::remove_file(private.0);
         }
@@ -114,43 +127,60 @@ pub fn with_ending(path: &Path, ending: &str) -> Result<PathBuf, Error> {
 /// # Errors
 /// There is no such file, it is not readable, or it is far larger than what it should hold.
 pub fn read(path: &Path, advice: &str) -> Result<Zeroizing<Vec<u8>>, Error> {
-    read_if(path, advice, |_| Ok(()))
+    read_checked(path, advice, |_, _| Ok(()))
 }
 
-/// Like [`read`], for a secret: a file that is not its owner's alone is refused. Where it comes from a pipe, there
-/// is nothing to refuse.
+/// Like [`read`], for a secret: a file is refused if others can read it than root, the user of this process and its
+/// groups, or if others can change it than root and that user. Where it comes from a pipe, there is nothing to refuse.
 ///
 /// # Errors
-/// As [`read`]; and the group or others may do something with the file, or it belongs to another user, who is not
-/// root either.
+/// As [`read`]; and the file is refused.
 pub fn read_secret(path: &Path, advice: &str) -> Result<Zeroizing<Vec<u8>>, Error> {
-    read_if(path, advice, |found| {
-        owned(path, found)?;
-        let what = match found.open_to_others() {
-            0 => return Ok(()),
-            open if open & 0o044 != 0 => "can be read by other users of this machine",
-            _ => "is not for its owner alone",
-        };
-        let path = path.display();
-        Err(Error::failed(format_args!("{path} {what}"), format_args!("run `chmod 600 {path}`")))
+    #[cfg(unix)]
+    return read_if(path, advice, |access, process| {
+        access.wrong_for_secret(&path.display().to_string(), process)
+    });
+    #[cfg(not(unix))]
+    read(path, advice)
+}
+
+/// Like [`read_secret`], for a private key as PEM. What holds none is not refused: whoever gave the public half should
+/// learn that, and not how to hide it.
+///
+/// # Errors
+/// As [`read_secret`].
+pub fn read_key(path: &Path, advice: &str) -> Result<Zeroizing<Vec<u8>>, Error> {
+    const LABEL: &[u8] = b"PRIVATE KEY";
+    read_secret(path, advice).or_else(|refused| match read(path, advice) {
+        Ok(contents) if !contents.windows(LABEL.len()).any(|part| part == LABEL) => Ok(contents),
+        _ => Err(refused),
     })
 }
 
-/// Like [`read`], for what says whom to trust: a file that others may change is refused.
+/// Like [`read`], for what says whom to trust: a file is refused if others can change it than root and the user of
+/// this process.
 ///
 /// # Errors
-/// As [`read`]; and the group or others may write to the file, or it belongs to another user, who is not root either.
+/// As [`read`]; and the file is refused.
 pub fn read_trusted(path: &Path, advice: &str) -> Result<Zeroizing<Vec<u8>>, Error> {
-    read_if(path, advice, |found| {
-        owned(path, found)?;
-        if found.open_to_others() & 0o022 == 0 {
-            return Ok(());
-        }
-        let path = path.display();
-        Err(Error::failed(
-            format_args!("{path} can be changed by other users of this machine"),
-            format_args!("run `chmod go-w {path}`"),
-        ))
+    #[cfg(unix)]
+    return read_if(path, advice, |access, process| {
+        access.wrong_for_trust(&path.display().to_string(), process)
+    });
+    #[cfg(not(unix))]
+    read(path, advice)
+}
+
+/// Reads all of a regular file in which `wrong` finds nothing wrong, or of a pipe.
+#[cfg(unix)]
+fn read_if(
+    path: &Path,
+    advice: &str,
+    wrong: impl FnOnce(&Access, &Process) -> Option<Wrong>,
+) -> Result<Zeroizing<Vec<u8>>, Error> {
+    read_checked(path, advice, |file, found| match wrong(&Access::of(file, found), &Process::this()) {
+        Some(Wrong { what, advice }) => Err(Error::failed(format_args!("{} {what}", path.display()), advice)),
+        None => Ok(()),
     })
 }
 
@@ -174,11 +204,11 @@ fn not_regular(path: &Path, found: &Metadata) -> Error {
     Error::failed(format_args!("{} is {what}", path.display()), "put a regular file there")
 }
 
-/// Reads all of a file. `check` sees first what kind of a file was opened, if it is a regular one.
-fn read_if(
+/// Reads all of a file. `check` sees it first, if it is a regular one.
+fn read_checked(
     path: &Path,
     advice: &str,
-    check: impl FnOnce(&Metadata) -> Result<(), Error>,
+    check: impl FnOnce(&File, &Metadata) -> Result<(), Error>,
 ) -> Result<Zeroizing<Vec<u8>>, Error> {
     let failed = |error: io::Error| Error::file("read", path, &error, advice);
     let file = open(path).map_err(failed)?;
@@ -186,7 +216,7 @@ fn read_if(
     let found = file.metadata().map_err(failed)?;
     let pipe = is_pipe(&found);
     match () {
-        () if found.is_file() => check(&found)?,
+        () if found.is_file() => check(&file, &found)?,
         () if pipe => wait_for_writers(&file).map_err(failed)?,
         () => return Err(not_regular(path, &found)),
     }
@@ -251,43 +281,6 @@ fn read_all(mut from: impl Read, expected: usize) -> io::Result<Zeroizing<Vec<u8
     Ok(contents)
 }
 
-/// What others than a file's owner may do with it, in the bits of its mode.
-trait OpenToOthers {
-    fn open_to_others(&self) -> u32;
-}
-
-impl OpenToOthers for Metadata {
-    #[cfg(unix)]
-    fn open_to_others(&self) -> u32 {
-        std::os::unix::fs::PermissionsExt::mode(&self.permissions()) & 0o077
-    }
-
-    #[cfg(not(unix))]
-    fn open_to_others(&self) -> u32 {
-        0
-    }
-}
-
-/// Refuses a file whose owner, who can change it at any time, is neither this user nor root.
-#[cfg(unix)]
-fn owned(path: &Path, found: &Metadata) -> Result<(), Error> {
-    let owner = std::os::unix::fs::MetadataExt::uid(found);
-    let me = rustix::process::geteuid();
-    if owner == me.as_raw() || owner == 0 {
-        return Ok(());
-    }
-    let path = path.display();
-    Err(Error::failed(
-        format_args!("{path} belongs to another user of this machine"),
-        format_args!("make a copy of your own, or run `chown {} {path}` as root", me.as_raw()),
-    ))
-}
-
-#[cfg(not(unix))]
-fn owned(_: &Path, _: &Metadata) -> Result<(), Error> {
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -347,30 +340,18 @@ mod tests {
                 continue;
             }
             chmod(&path, mode);
-            assert_eq!(read_secret(&path, "x").is_ok(), mode & 0o077 == 0, "{mode:o}");
+            // The group is one of this process.
+            assert_eq!(read_secret(&path, "x").is_ok(), mode & 0o026 == 0, "{mode:o}");
             assert_eq!(read_trusted(&path, "x").is_ok(), mode & 0o022 == 0, "{mode:o}");
             assert!(read(&path, "x").is_ok());
         }
+        chmod(&path, 0o644);
+        let error = read_secret(&path, "x").unwrap_err().to_string();
         let shown = path.display();
-        for (mode, secret, trusted) in [
-            (0o644, Some("can be read by other users of this machine; run `chmod 600 "), None),
-            (
-                0o620,
-                Some("is not for its owner alone; run `chmod 600 "),
-                Some("can be changed by other users of this machine; run `chmod go-w "),
-            ),
-            (
-                0o602,
-                Some("is not for its owner alone; run `chmod 600 "),
-                Some("can be changed by other users of this machine; run `chmod go-w "),
-            ),
-        ] {
-            chmod(&path, mode);
-            let error = |read: Result<Zeroizing<Vec<u8>>, Error>| read.err().map(|error| error.to_string());
-            let expected = |start: Option<&str>| start.map(|start| format!("{shown} {start}{shown}`"));
-            assert_eq!(error(read_secret(&path, "x")), expected(secret));
-            assert_eq!(error(read_trusted(&path, "x")), expected(trusted));
-        }
+        assert_eq!(
+            error,
+            format!("{shown} can be read by every user of this machine; run `chmod 600 {shown}`")
+        );
         // The file is what counts, not the way to it.
         let link = directory.path().join("link");
         std::os::unix::fs::symlink(&path, &link).unwrap();
@@ -381,19 +362,14 @@ mod tests {
 
     #[test]
     #[cfg(unix)]
-    fn a_file_of_another_user_is_refused() {
+    fn the_public_half_is_for_everybody() {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("file");
-        create(&path, b"x", Existing::Keep).unwrap();
-        // Only root can give a file away.
-        if !rustix::process::geteuid().is_root() {
-            println!("skipped: this user cannot give files away");
-            return;
-        }
-        std::os::unix::fs::chown(&path, Some(65_534), None).unwrap();
-        for read in [read_secret, read_trusted] {
-            let error = read(&path, "x").unwrap_err().to_string();
-            assert!(error.contains("belongs to another user") && error.contains("`chown "), "{error}");
+        let [private, public] = ["private", "public"].map(|name| directory.path().join(name));
+        for existing in [Existing::Keep, Existing::Replace] {
+            create_both((&private, b"x"), (&public, b"y"), existing).unwrap();
+            fs::write(directory.path().join("any"), "").unwrap();
+            let masked = mode(&directory.path().join("any"));
+            assert_eq!((mode(&private), mode(&public)), (0o600, 0o644 & masked));
         }
     }
 

@@ -3,6 +3,8 @@
 //! stdout is for results and events, stderr for errors, warnings and the log; see [`args`] for the commands.
 
 pub mod accept;
+#[cfg(unix)]
+pub mod access;
 pub mod args;
 pub mod away;
 pub mod cert;

@@ -166,7 +166,7 @@ fn from_pem(path: &Path, contents: &[u8], advice: &str) -> Result<Vec<Certificat
 /// The private key of a PEM file.
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, Error> {
     const ADVICE: &str = "give the .priv.pem file of `snocat cert`, or another unencrypted PEM key";
-    let contents = files::read_secret(path, ADVICE)?;
+    let contents = files::read_key(path, ADVICE)?;
     PrivateKeyDer::from_pem_slice(&contents)
         .map_err(|error| no_pem(path, &contents, "private key", &error, ADVICE))
 }

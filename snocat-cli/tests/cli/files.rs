@@ -106,3 +106,57 @@ fn what_is_no_file_is_said_to_be_none() {
     drop(pipe_at(&keys.at("pipe")));
     client(&at("pipe")).failed_with(&["nothing came through the pipe", "snocat token"]);
 }
+
+/// Files of root for the user of a service: by its group, as Kubernetes (`fsGroup`) and Docker mount them, or by an
+/// access control list, as systemd does it (`LoadCredential=`).
+#[test]
+#[cfg(target_os = "linux")]
+fn secrets_of_a_service_are_accepted_as_they_are_mounted() {
+    use std::os::unix::process::CommandExt;
+    const SERVICE: u32 = 64_711;
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: only root can run a program as another user");
+        return;
+    }
+    let keys = Keys::new();
+    let at = |name: &str| keys.at(name).to_str().unwrap().to_owned();
+    let directory = keys.at("");
+    let chmod = |path: &Path, mode| fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+    chmod(&directory, 0o755);
+    // Where the service can reach it.
+    let copy = at("snocat");
+    fs::copy(binary(), &copy).unwrap();
+    let secrets = [keys.at("server.priv.pem"), keys.at("token")];
+    let listens = || {
+        let mut command = Command::new(&copy);
+        command.uid(SERVICE).gid(SERVICE).args(["server", "--json", "--quic", "127.0.0.1:0"]);
+        command.args(["--cert", &at("server.pub.pem"), "--key", &at("server.priv.pem")]);
+        let mut server = Program::spawn(command.args(["--token-file", &at("token")]));
+        server.event("listening");
+        stops(server);
+    };
+    for secret in &secrets {
+        std::os::unix::fs::chown(secret, Some(0), Some(SERVICE)).unwrap();
+        chmod(secret, 0o440);
+    }
+    listens();
+
+    // An access control list as the system has it: the version, then tags with bits and ids.
+    let nobody = u32::MAX;
+    let entries = [(1_u16, 4_u16, nobody), (2, 4, SERVICE), (4, 0, nobody), (16, 4, nobody), (32, 0, nobody)];
+    let mut list = 2_u32.to_le_bytes().to_vec();
+    for (tag, bits, id) in entries {
+        list.extend(tag.to_le_bytes().into_iter().chain(bits.to_le_bytes()).chain(id.to_le_bytes()));
+    }
+    for secret in &secrets {
+        std::os::unix::fs::chown(secret, Some(0), Some(0)).unwrap();
+        chmod(secret, 0o400);
+        let flags = rustix::fs::XattrFlags::empty();
+        if rustix::fs::setxattr(secret, "system.posix_acl_access", &list, flags).is_err() {
+            println!("skipped: this file system has no access control lists");
+            return;
+        }
+        assert_eq!(crate::program::mode(secret), 0o440);
+    }
+    listens();
+}
