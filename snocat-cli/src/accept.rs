@@ -357,7 +357,7 @@ fn methods(arguments: &ServerArgs) -> Result<Methods, Error> {
     match &arguments.auth {
         Some(methods) => methods.clone().with(&given),
         None if given.iter().any(|given| given.is) => {
-            Ok(Methods::each(given.iter().filter(|given| given.is).map(|given| given.method)))
+            Ok(Methods::together(given.iter().filter(|given| given.is).map(|given| given.method)))
         }
         None => Err(Error::usage(
             "who may connect is not said",
@@ -388,7 +388,7 @@ mod tests {
         assert_eq!(decided("--token-file t").unwrap(), "token");
         assert_eq!(
             decided("--token-file t --client-ca c --authorized-keys a").unwrap(),
-            "tls-client-cert,ed25519,token"
+            "tls-client-cert+ed25519+token"
         );
         let together = "--token-file t --client-ca c --auth token+tls-client-cert,token";
         assert_eq!(decided(together).unwrap(), "tls-client-cert+token,token");

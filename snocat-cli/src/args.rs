@@ -144,7 +144,7 @@ Examples:
   snocat server --cert server.pub.pem --key server.priv.pem --authorized-keys authorized \\
       --quic '[::]:9090' --tcp 0.0.0.0 --ports 20000:20999
   snocat server --cert server.pub.pem --key server.priv.pem \\
-      --client-ca ca.pem --token-file tokens --auth tls-client-cert+token")]
+      --client-ca ca.pem --authorized-keys keys --auth tls-client-cert,ed25519")]
     Server(ServerArgs),
 
     /// Open a tunnel to a server, and connect what comes through it to one target
@@ -294,8 +294,7 @@ pub struct ServerArgs {
 
     /// The methods, the preferred ones first, with + between those that are needed together; none lets in everybody
     ///
-    /// Without it: tls-client-cert, ed25519 and token, as far as there are files for them. As in
-    /// tls-client-cert+token,ed25519
+    /// Without it: all for which there are files, together. As in tls-client-cert+token,ed25519
     #[arg(long, value_name = "METHODS", help_heading = "Who is let in")]
     pub auth: Option<Methods>,
 
@@ -421,7 +420,7 @@ pub struct ClientArgs {
 
     /// The methods to offer, the preferred ones first, with + between those to use together
     ///
-    /// Without it: all credentials that are given together, then fewer, down to each; none, if there are none.
+    /// Without it: all credentials that are given, together; none, if there are none.
     #[arg(long, value_name = "METHODS", help_heading = "Credentials")]
     pub auth: Option<Methods>,
 

@@ -67,7 +67,7 @@ pub async fn run<R: Runtime>(
         driver: server.local_addr().to_string(),
         server_name: HOST.to_string(),
         authority: true,
-        methods: Methods::each([Method::Token]),
+        methods: Methods::together([Method::Token]),
         name: Some(NAME.to_owned()),
         port: None,
     };

@@ -278,9 +278,9 @@ fn certificates_of_clients_and_a_token_besides() {
         alice.end().failed_with(&["no longer accepts the credentials"]);
         drop(plain);
 
-        // A certificate and a token are needed.
+        // A certificate and a token are needed, without another word.
         write(&list, &authority.certificate);
-        let both = ["--client-ca", &text(list), "--token-file", &token, "--auth", "tls-client-cert+token"];
+        let both = ["--client-ca", &text(list), "--token-file", &token];
         let (mut strict, driver) = server(&keys, binary, &both);
         client(&keys, binary, driver, &["--cert", &cert, "--key", &key])
             .end()
