@@ -298,6 +298,14 @@ pub struct ServerArgs {
     #[arg(long, value_name = "METHODS", help_heading = "Who is let in")]
     pub auth: Option<Methods>,
 
+    /// Let nobody in by credentials whose file cannot be read, from so many seconds on [default: they stay in force]
+    ///
+    /// Without a number: at once. Their tunnels end, too. It begins when the file is deleted, damaged, or open to others,
+    /// or does not answer for 5 s, and ends when it was read.
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "0",
+        value_parser = clap::value_parser!(u64).range(..=86_400), help_heading = "Who is let in")]
+    pub fail_closed: Option<u64>,
+
     /// What strangers may have.
     #[command(flatten)]
     pub strangers: StrangerArgs,
@@ -484,8 +492,8 @@ pub struct Format {
     /// Each has "event" and "time" (UTC): listening {quic}, connecting {driver, addresses, since} while there is no answer,
     /// tunnel-up {tunnel, remote, method, identity}, bound {tunnel, addresses,
     /// target}, tunnel-down {tunnel, reason}, strangers {admitted, authenticated, retried, ignored_total,
-    /// ignored_source, refused, now, peak}, dropped {lines} where events are missing that were not read in time, stopped, failed
-    /// {error, code}.
+    /// ignored_source, refused, now, peak}, file-failed {file, problem, in_force}, file-read {file}, dropped {lines} where
+    /// events are missing that were not read in time, stopped, failed {error, code}.
     #[arg(long)]
     pub json: bool,
 }
@@ -514,6 +522,17 @@ mod tests {
         assert_eq!(CongestionControl::from(server.sending.congestion), CongestionControl::default());
         let Command::Cert(cert) = parse("snocat cert x").unwrap().command else { panic!("not cert") };
         assert_eq!((cert.days, cert.force, cert.san.len()), (365, false, 0));
+    }
+
+    #[test]
+    fn failing_closed_is_asked_for() {
+        for (option, expected) in [("", None), (" --fail-closed", Some(0)), (" --fail-closed=300", Some(300))]
+        {
+            let line = format!("snocat server --cert c --key k --token-file t{option}");
+            let arguments = Arguments::try_parse_from(line.split(' ')).unwrap();
+            let Command::Server(server) = arguments.command else { panic!("not the server") };
+            assert_eq!(server.fail_closed, expected);
+        }
     }
 
     #[test]

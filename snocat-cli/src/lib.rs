@@ -29,6 +29,7 @@ pub mod page;
 pub mod server;
 pub mod signal;
 pub mod similar;
+pub mod source;
 pub mod state;
 pub mod tls;
 pub mod token;

@@ -72,6 +72,20 @@ pub enum Event {
     },
     /// Strangers were asked to retry, ignored or turned away since this was told last. All counts are since the start.
     Strangers(AdmissionCounts),
+    /// A file of the server cannot be read again. Told each minute.
+    FileFailed {
+        /// Which one.
+        file: String,
+        /// What is wrong with it.
+        problem: String,
+        /// What was read before still counts.
+        in_force: bool,
+    },
+    /// A file that could not be read was read.
+    FileRead {
+        /// Which one.
+        file: String,
+    },
     /// Here lines are missing: nobody has read them in time.
     Dropped {
         /// How many.
@@ -136,6 +150,8 @@ impl fmt::Display for Event {
             Self::TunnelDown { tunnel, reason } => {
                 write!(formatter, "tunnel {tunnel} is down: {reason}")
             }
+            Self::FileFailed { file: _, problem, in_force: _ } => formatter.write_str(problem),
+            Self::FileRead { file } => write!(formatter, "read {file}"),
             Self::Dropped { lines: 1 } => {
                 formatter.write_str("1 line was dropped here: it was not read in time")
             }
@@ -206,6 +222,11 @@ impl Event {
             Self::TunnelDown { tunnel, reason } => {
                 ("tunnel-down", vec![("tunnel", text(tunnel)), ("reason", text(reason))])
             }
+            Self::FileFailed { file, problem, in_force } => (
+                "file-failed",
+                vec![("file", text(file)), ("problem", text(problem)), ("in_force", Value::from(*in_force))],
+            ),
+            Self::FileRead { file } => ("file-read", vec![("file", text(file))]),
             Self::Dropped { lines } => ("dropped", vec![("lines", Value::from(*lines))]),
             Self::Stopped => ("stopped", vec![]),
             Self::Failed { error, code } => {
@@ -266,11 +287,16 @@ impl Output {
         self.lines.leave((text(event, self.json) + "\n").as_bytes());
     }
 
+    /// Tells an event to programs only: people are told on stderr.
+    pub fn event_for_programs(&self, event: &Event) {
+        if self.json {
+            self.event(event);
+        }
+    }
+
     /// Tells programs that the command has failed. People read it on stderr.
     pub fn failure(&self, error: &Error) {
-        if self.json {
-            self.event(&Event::Failed { error: error.to_string(), code: error.code() });
-        }
+        self.event_for_programs(&Event::Failed { error: error.to_string(), code: error.code() });
     }
 
     /// Tells something to people only: with `--json` it is left out.
@@ -444,6 +470,8 @@ mod tests {
             },
             Event::TunnelDown { tunnel: "web".into(), reason: "a \"quoted\"\nreason".into() },
             Event::Strangers(strangers()),
+            Event::FileFailed { file: "keys".into(), problem: "keys is a pipe".into(), in_force: true },
+            Event::FileRead { file: "keys".into() },
             Event::Dropped { lines: 1 },
             Event::Dropped { lines: 3 },
             Event::Stopped,
@@ -472,6 +500,8 @@ mod tests {
                 "forwarding 127.0.0.1:8080, [::1]:8080 -> web (127.0.0.1:3000)",
                 "tunnel web is down: a \"quoted\"\nreason",
                 "strangers since the start: 9 let in, 3 asked to retry, 11 ignored, 2 turned away; 1 now",
+                "keys is a pipe",
+                "read keys",
                 "1 line was dropped here: it was not read in time",
                 "3 lines were dropped here: they were not read in time",
                 "stopped",
@@ -501,6 +531,8 @@ mod tests {
                 r#"{"event":"bound","tunnel":"web","addresses":["127.0.0.1:8080","[::1]:8080"],"target":"127.0.0.1:3000"}"#,
                 r#"{"event":"tunnel-down","tunnel":"web","reason":"a \"quoted\"\nreason"}"#,
                 r#"{"event":"strangers","admitted":9,"authenticated":4,"retried":3,"ignored_total":5,"ignored_source":6,"refused":2,"now":1,"peak":7}"#,
+                r#"{"event":"file-failed","file":"keys","problem":"keys is a pipe","in_force":true}"#,
+                r#"{"event":"file-read","file":"keys"}"#,
                 r#"{"event":"dropped","lines":1}"#,
                 r#"{"event":"dropped","lines":3}"#,
                 r#"{"event":"stopped"}"#,

@@ -73,7 +73,7 @@ pub async fn run<R: Runtime>(
     let tls = accepted.tls();
     let watching = future::zip(watch_strangers(&runtime, &server, &output), expiry::watch(&runtime, &tls));
     let never = async {
-        let current = accepted.keep_current(&runtime, &away, &server, &signals.reread);
+        let current = accepted.keep_current(&runtime, &away, &server, &output, &signals.reread);
         future::zip(current, watching).await;
         future::pending().await
     };

@@ -4,14 +4,16 @@
 //! (as editors do it) like one that is written to. A file system may take its time: looking is done [away](Away).
 
 use std::fs::{self, Metadata};
+use std::future::Future;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use futures_lite::future;
 use snocat_driver::Runtime;
 
 use crate::away::Away;
-use crate::server::within;
 
 /// How often it looks. A change is noticed at the second look behind it.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -26,12 +28,19 @@ const RESTLESS: u32 = 8;
 /// Knows how some files look, and tells when they have changed.
 ///
 /// Make it before the files are read: what changes in between is noticed, too.
-#[derive(Debug)]
 pub struct Watch {
     paths: Arc<[PathBuf]>,
     state: State,
     expiry: Option<SystemTime>,
     next_look: Option<Instant>,
+    looking: Option<Looking>,
+}
+
+/// A look that is not done yet.
+struct Looking {
+    looks: Pin<Box<dyn Future<Output = Vec<Look>> + Send>>,
+    /// After that it counts as failed.
+    until: Instant,
 }
 
 impl Watch {
@@ -41,7 +50,7 @@ impl Watch {
         let watched = |path: &PathBuf| look_at(path) != Look::Other;
         let paths: Arc<[_]> = paths.into_iter().filter(watched).collect();
         let state = State::new(looks(&paths));
-        Self { paths, state, expiry: None, next_look: None }
+        Self { paths, state, expiry: None, next_look: None, looking: None }
     }
 
     /// Whether this file is watched, which says that it can be read again.
@@ -67,13 +76,24 @@ impl Watch {
     /// The files cannot be looked at: a file system does not answer.
     pub async fn changed<R: Runtime>(&mut self, runtime: &R, away: &Away) -> Result<(), NoAnswer> {
         loop {
-            let now = runtime.now();
-            let next = *self.next_look.get_or_insert(now + INTERVAL);
-            runtime.sleep_until(next).await;
+            if self.looking.is_none() {
+                let now = runtime.now();
+                runtime.sleep_until(*self.next_look.get_or_insert(now + INTERVAL)).await;
+                let paths = self.paths.clone();
+                let looks = Box::pin(away.ask(move || looks(&paths)));
+                self.looking = Some(Looking { looks, until: runtime.now() + PATIENCE });
+            }
+            // If this is dropped while it waits, the next call goes on with the same look.
+            let Some(looking) = &mut self.looking else { continue };
+            let until = looking.until;
+            let looks = future::or(async { Some((&mut looking.looks).await) }, async {
+                runtime.sleep_until(until).await;
+                None
+            })
+            .await;
+            self.looking = None;
             self.next_look = Some(runtime.now() + INTERVAL);
-            let paths = self.paths.clone();
-            let looks = within(runtime, PATIENCE, away.ask(move || looks(&paths))).await.ok_or(NoAnswer)?;
-            if self.take_in(looks, SystemTime::now()) {
+            if self.take_in(looks.ok_or(NoAnswer)?, SystemTime::now()) {
                 return Ok(());
             }
         }
@@ -274,7 +294,6 @@ mod tests {
     #[test]
     #[cfg(feature = "smol")]
     fn waiting_may_be_given_up_and_begun_again() {
-        use futures_lite::future;
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("keys");
         let mut watch = Watch::new([path.clone()]);
@@ -305,17 +324,26 @@ mod tests {
     #[test]
     #[cfg(feature = "smol")]
     fn a_file_system_that_does_not_answer_is_told() {
-        use futures_lite::future;
         let runtime = snocat_smol::Smol::new(std::sync::Arc::default());
         let away = Away::start().unwrap();
         let (_answer, never) = std::sync::mpsc::channel::<()>();
         let _hangs = away.ask(move || never.recv());
         let mut watch = Watch::new([PathBuf::from("file")]);
-        let deadline = runtime.sleep_until(runtime.now() + 4 * PATIENCE);
-        let told = future::block_on(future::or(async { watch.changed(&runtime, &away).await }, async {
-            deadline.await;
+        // However often the wait is given up and begun again.
+        let told = future::block_on(async {
+            for _ in 0..40 {
+                let a_moment = runtime.sleep_until(runtime.now() + PATIENCE / 10);
+                let told = async { Some(watch.changed(&runtime, &away).await) };
+                let told = future::or(told, async {
+                    a_moment.await;
+                    None
+                });
+                if let Some(told) = told.await {
+                    return told;
+                }
+            }
             Ok(())
-        }));
+        });
         assert_eq!(told, Err(NoAnswer));
     }
 }

@@ -10,6 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
+use serde_json::{Value, json};
 
 use crate::program::{Keys, Program, binaries, binary, bound_address, converse, echo, free_ports, run};
 
@@ -73,6 +74,59 @@ fn a_pipe_in_the_place_of_a_file_stops_nothing_else() {
         alice.event("bound");
         alice.end().failed_with(&["no longer accepts the credentials"]);
         assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
+        stops(server);
+    }
+}
+
+/// The next event with this name, whatever comes before it.
+#[track_caller]
+fn wait_for(program: &mut Program, name: &str) -> Value {
+    let lines = std::iter::from_fn(|| program.next_line());
+    let mut events = lines.map(|line| serde_json::from_str::<Value>(&line).unwrap());
+    events.find(|event| event["event"] == json!(name)).unwrap()
+}
+
+#[test]
+fn a_file_that_is_gone_is_told_of_and_counts_until_it_is_to_fail_closed() {
+    for (binary, closed) in binaries().into_iter().flat_map(|binary| [(binary, false), (binary, true)]) {
+        let keys = Keys::new();
+        let (token, aside) = (keys.at("token"), keys.at("aside"));
+        let own = keys.at("own");
+        fs::copy(&token, &own).unwrap();
+        let options: &[&str] = if closed { &["--fail-closed"] } else { &[] };
+        let (mut server, driver) = keys.server(binary, &free_ports(3), options);
+        let come = || {
+            let token = own.to_str().unwrap();
+            keys.client(binary, driver, echo(), &["--token-file", token, "--name", "web"])
+        };
+        let mut first = come();
+        first.event("tunnel-up");
+        let bound = bound_address(&first.event("bound"));
+
+        fs::rename(&token, &aside).unwrap();
+        let failed = wait_for(&mut server, "file-failed");
+        assert_eq!(
+            (failed["file"].clone(), failed["in_force"].clone()),
+            (json!(token), json!(!closed)),
+            "{failed}"
+        );
+        assert!(failed["problem"].as_str().unwrap().contains("cannot read"), "{failed}");
+        let warning = server.stderr_line();
+        if closed {
+            assert!(warning.contains("nobody is let in"), "{warning}");
+            first.end().failed_with(&["no longer accepts the credentials"]);
+            come().end().failed_with(&["did not accept the credentials"]);
+        } else {
+            assert!(warning.contains("stays in force"), "{warning}");
+            assert_eq!(converse(bound, b"still here"), b"still here");
+            let mut second = come();
+            second.event("tunnel-up");
+        }
+
+        fs::rename(&aside, &token).unwrap();
+        wait_for(&mut server, "file-read");
+        let mut back = come();
+        back.event("tunnel-up");
         stops(server);
     }
 }
