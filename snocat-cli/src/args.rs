@@ -49,6 +49,11 @@ Environment:
   SSLKEYLOGFILE  a file to append the connections' TLS secrets to; Wireshark decrypts with it
   NO_COLOR       no colours on stderr
 
+Signals:
+  SIGINT (Ctrl-C), SIGTERM  an orderly end; a second one ends it at once
+  SIGHUP                    server and client read their files again and go on
+  What was ignored at the start, as by nohup, stays ignored.
+
 Exit codes:
   0  done, or ended by Ctrl-C or SIGTERM
   1  failed; one line on stderr says why and what to do
@@ -113,8 +118,8 @@ Examples:
     /// Make a token: the secret that lets a client in
     ///
     /// Server and client hold the same token and prove it to each other; it never travels. The server's file may
-    /// hold many, one a line, with names, options and # comments; a client's holds one. Both files must be for
-    /// their owner alone (mode 0600).
+    /// hold many, one a line, with names, options and # comments; a client's holds one. Nobody
+    /// may be able to read them but their owner, root, and groups of the process.
     #[command(after_long_help = token_help())]
     Token(TokenArgs),
 
@@ -139,7 +144,7 @@ Examples:
   snocat server --cert server.pub.pem --key server.priv.pem --authorized-keys authorized \\
       --quic '[::]:9090' --tcp 0.0.0.0 --ports 20000:20999
   snocat server --cert server.pub.pem --key server.priv.pem \\
-      --client-ca ca.pem --token-file tokens --auth tls-client-cert+token")]
+      --client-ca ca.pem --authorized-keys keys --auth tls-client-cert,ed25519")]
     Server(ServerArgs),
 
     /// Open a tunnel to a server, and connect what comes through it to one target
@@ -172,7 +177,7 @@ pub struct DemoArgs {
 pub struct CertArgs {
     /// Where to write, without the ending: `keys/server` makes keys/server.pub.pem and keys/server.priv.pem
     ///
-    /// Directories are made. Both files are for their owner alone (mode 0600).
+    /// Directories are made. The key is for its owner alone (mode 0600), the certificate for everybody.
     #[arg(value_name = "PATH")]
     pub path: PathBuf,
 
@@ -212,7 +217,7 @@ pub struct TokenArgs {
 pub struct KeygenArgs {
     /// The file to make for the private key; the public one goes to PATH.pub
     ///
-    /// Directories are made. Both files are for their owner alone (mode 0600).
+    /// Directories are made. The private key is for its owner alone (mode 0600), the public one for everybody.
     #[arg(value_name = "PATH")]
     pub path: PathBuf,
 
@@ -269,15 +274,15 @@ pub struct ServerArgs {
 
     /// Let in who holds one of the private keys whose public keys are in this file (see `snocat keygen`)
     ///
-    /// As OpenSSH's authorized_keys: a public key a line, behind options if it has some. Only the owner may be able to
-    /// change the file.
+    /// As OpenSSH's authorized_keys: a public key a line, behind options if it has some. Only the owner and root may be
+    /// able to change the file.
     #[arg(long, value_name = "FILE", help_heading = "Who is let in")]
     pub authorized_keys: Option<PathBuf>,
 
     /// Let in who holds one of the tokens in this file (see `snocat token`)
     ///
-    /// A line is a secret, behind its owner's name and a colon if it has one, and behind options if it has some. The file must
-    /// be for its owner alone (mode 0600).
+    /// A line is a secret, behind its owner's name and a colon if it has one, and behind options if it has some. Nobody
+    /// may be able to read the file but its owner, root, and groups of the process.
     #[arg(long, value_name = "FILE", help_heading = "Who is let in")]
     pub token_file: Option<PathBuf>,
 
@@ -289,10 +294,17 @@ pub struct ServerArgs {
 
     /// The methods, the preferred ones first, with + between those that are needed together; none lets in everybody
     ///
-    /// Without it: tls-client-cert, ed25519 and token, as far as there are files for them. As in
-    /// tls-client-cert+token,ed25519
+    /// Without it: all for which there are files, together. As in tls-client-cert+token,ed25519
     #[arg(long, value_name = "METHODS", help_heading = "Who is let in")]
     pub auth: Option<Methods>,
+
+    /// Let nobody in by credentials whose file cannot be read, from so many seconds on [default: they stay in force]
+    ///
+    /// Without a number: at once. Their tunnels end, too. It begins when the file is deleted, damaged, or open to others,
+    /// or does not answer for 5 s, and ends when it was read.
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "0",
+        value_parser = clap::value_parser!(u64).range(..=86_400), help_heading = "Who is let in")]
+    pub fail_closed: Option<u64>,
 
     /// What strangers may have.
     #[command(flatten)]
@@ -395,7 +407,7 @@ pub struct ClientArgs {
 
     /// The private key that the server lets in, in OpenSSH's format (see `snocat keygen`)
     ///
-    /// It must be for its owner alone (mode 0600), and without a passphrase.
+    /// Without a passphrase, and not to be read by others than its owner, root, and groups of the process.
     #[arg(long, value_name = "FILE", help_heading = "Credentials")]
     pub identity: Option<PathBuf>,
 
@@ -409,13 +421,14 @@ pub struct ClientArgs {
 
     /// A file with the token that the server lets in (see `snocat token`)
     ///
-    /// It must be for its owner alone (mode 0600); a pipe, as in <(pass show token), will do as well.
+    /// Not to be read by others than its owner, root, and groups of the process; a pipe, as in <(pass show token), will
+    /// do as well.
     #[arg(long, value_name = "FILE", help_heading = "Credentials")]
     pub token_file: Option<PathBuf>,
 
     /// The methods to offer, the preferred ones first, with + between those to use together
     ///
-    /// Without it: all credentials that are given together, then fewer, down to each; none, if there are none.
+    /// Without it: all credentials that are given, together; none, if there are none.
     #[arg(long, value_name = "METHODS", help_heading = "Credentials")]
     pub auth: Option<Methods>,
 
@@ -479,7 +492,8 @@ pub struct Format {
     /// Each has "event" and "time" (UTC): listening {quic}, connecting {driver, addresses, since} while there is no answer,
     /// tunnel-up {tunnel, remote, method, identity}, bound {tunnel, addresses,
     /// target}, tunnel-down {tunnel, reason}, strangers {admitted, authenticated, retried, ignored_total,
-    /// ignored_source, refused, now, peak}, stopped, failed {error, code}.
+    /// ignored_source, refused, now, peak}, file-failed {file, problem, in_force}, file-read {file}, dropped {lines} where
+    /// events are missing that were not read in time, stopped, failed {error, code}.
     #[arg(long)]
     pub json: bool,
 }
@@ -508,6 +522,17 @@ mod tests {
         assert_eq!(CongestionControl::from(server.sending.congestion), CongestionControl::default());
         let Command::Cert(cert) = parse("snocat cert x").unwrap().command else { panic!("not cert") };
         assert_eq!((cert.days, cert.force, cert.san.len()), (365, false, 0));
+    }
+
+    #[test]
+    fn failing_closed_is_asked_for() {
+        for (option, expected) in [("", None), (" --fail-closed", Some(0)), (" --fail-closed=300", Some(300))]
+        {
+            let line = format!("snocat server --cert c --key k --token-file t{option}");
+            let arguments = Arguments::try_parse_from(line.split(' ')).unwrap();
+            let Command::Server(server) = arguments.command else { panic!("not the server") };
+            assert_eq!(server.fail_closed, expected);
+        }
     }
 
     #[test]

@@ -8,12 +8,14 @@ use rcgen::{
     CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, PKCS_ED25519,
 };
 use ring::digest::{SHA256, digest};
+use rustls::pki_types::PrivatePkcs8KeyDer;
 use time::{Duration, OffsetDateTime};
 use zeroize::Zeroizing;
 
 use crate::args::CertArgs;
 use crate::error::Error;
 use crate::files::{self, Existing};
+use crate::keys;
 use crate::output;
 use crate::values::{CertifiedName, Pin};
 
@@ -21,7 +23,7 @@ use crate::values::{CertifiedName, Pin};
 pub struct Made {
     /// The certificate, as PEM.
     pub certificate: String,
-    /// The private key, PKCS#8 as PEM.
+    /// The private key, PKCS#8 version 1 as PEM.
     pub key: Zeroizing<String>,
     /// The fingerprint of the certificate.
     pub pin: Pin,
@@ -51,7 +53,10 @@ pub fn make(names: &[CertifiedName], days: u32) -> Result<Made, Error> {
     let failed = |error: rcgen::Error| {
         Error::failed(format_args!("cannot make a certificate: {error}"), "check the names given with --san")
     };
-    let key = KeyPair::generate_for(&PKCS_ED25519).map_err(failed)?;
+    let seed = keys::keygen::seed()?;
+    let key = pkcs8(&seed);
+    let key = PrivatePkcs8KeyDer::from(key.as_slice());
+    let key = KeyPair::from_pkcs8_der_and_sign_algo(&key, &PKCS_ED25519).map_err(failed)?;
     let names = names.iter().map(ToString::to_string).collect::<Vec<_>>();
     let mut params = CertificateParams::new(names).map_err(failed)?;
     // A name of its own for each: a client that trusts last year's certificate then hears that this one is not
@@ -73,6 +78,14 @@ pub fn make(names: &[CertifiedName], days: u32) -> Result<Made, Error> {
         key: Zeroizing::new(key.serialize_pem()),
         pin: Pin::of(certificate.der()),
     })
+}
+
+/// The key as PKCS#8, version 1 (RFC 8410, 7): version 2 has the public key besides, and neither OpenSSL 3 nor Python's
+/// cryptography reads what ring makes of it.
+fn pkcs8(seed: &[u8; 32]) -> Zeroizing<Vec<u8>> {
+    // A sequence of the version 0, the algorithm 1.3.101.112, and the 32 bytes, an octet string within one.
+    const BEFORE: [u8; 16] = *b"\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20";
+    Zeroizing::new([&BEFORE[..], seed].concat())
 }
 
 /// Loopback under all its names, and this machine's own if it is one that a certificate can hold.

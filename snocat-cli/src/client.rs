@@ -4,19 +4,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use futures_lite::future;
+use snocat_driver::core::auth::ConnectingConfig;
 use snocat_driver::core::route::{self, Policy, RouteAddress};
 use snocat_driver::core::{CloseReason, Code};
 use snocat_driver::{
-    BindError, Binding, ClientConfig, Connected, Destination, Runtime, Tcp, TcpRouter, Tunnel,
+    BindError, Binding, ClientConfig, ClientTls, Connected, Destination, Runtime, Tcp, TcpRouter, Tunnel,
     connect_watched, dial,
 };
 
 use crate::args::ClientArgs;
+use crate::away::Away;
 use crate::error::Error;
 use crate::explain::{self, Attempt};
 use crate::output::{self, Event, Output, Side};
-use crate::server::within;
-use crate::signal::Stop;
+use crate::server::{no_thread, within};
+use crate::signal::{Reread, Signals, Stop};
 use crate::values::HostPort;
 use crate::{offer, tls};
 
@@ -38,10 +40,15 @@ pub async fn run<R: Runtime>(
     runtime: R,
     arguments: ClientArgs,
     output: Output,
-    stop: Stop,
+    signals: Signals,
 ) -> Result<(), Error> {
-    let authentication = offer::read(&arguments)?;
-    let tls = tls::client(&arguments)?;
+    let away = Away::start().map_err(|error| no_thread(&error))?;
+    let arguments = Arc::new(arguments);
+    let Some(files) = signals.stop.unless(read(&away, &arguments)).await else {
+        output.event(&Event::Stopped);
+        return Ok(());
+    };
+    let (authentication, tls) = files?;
     let target = target(&arguments.target)?;
     let mut config = ClientConfig::new(tls, authentication);
     config.bindings = vec![Binding { port: arguments.port.unwrap_or(0), address: target.clone() }];
@@ -51,7 +58,7 @@ pub async fn run<R: Runtime>(
         port: arguments.driver.port,
         server_name: arguments.server_name(),
     };
-    let attempt = Attempt::from(&arguments);
+    let attempt = Attempt::from(&*arguments);
     let address = target.clone();
     let check = async {
         if arguments.check_target {
@@ -61,10 +68,30 @@ pub async fn run<R: Runtime>(
     };
     let target = Target { address: target, keep_alive: arguments.sending.keep_alive() };
     let tell = |event| output.event(&event);
-    let session = session(&runtime, &destination, &config, target, &attempt, tell, &stop);
-    future::or(session, check).await?;
+    let session = session(&runtime, &destination, &config, target, &attempt, tell, &signals.stop);
+    let besides = future::or(check, check_on_hangup(&away, &arguments, &signals.reread));
+    future::or(session, besides).await?;
     output.event(&Event::Stopped);
     Ok(())
+}
+
+/// Reads the files: what to show the server, and whom to trust.
+async fn read(away: &Away, arguments: &Arc<ClientArgs>) -> Result<(ConnectingConfig, ClientTls), Error> {
+    let arguments = arguments.clone();
+    away.ask(move || Ok((offer::read(&arguments)?, tls::client(&arguments)?))).await
+}
+
+/// Reads the files again when that is asked for, and tells whether they can be used. A tunnel that is up does not need
+/// them any more.
+async fn check_on_hangup<T>(away: &Away, arguments: &Arc<ClientArgs>, reread: &Reread) -> T {
+    loop {
+        reread.requested().await;
+        if let Err(error) = read(away, arguments).await {
+            output::warning(format_args!("{error}; the next start of the client will fail"));
+        } else {
+            output::note("read the files again: the next start of the client takes what they hold now");
+        }
+    }
 }
 
 /// The route address of a target.

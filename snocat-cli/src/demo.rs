@@ -19,11 +19,12 @@ use snocat_driver::{
 use crate::args::DemoArgs;
 use crate::error::Error;
 use crate::explain::Attempt;
+use crate::keylog::key_log;
 use crate::methods::{Method, Methods};
 use crate::output::{self, Event, Output};
-use crate::signal::Stop;
+use crate::signal::{Signals, Stop};
 use crate::values::HostPort;
-use crate::{cert, client, page, server, tls, token};
+use crate::{cert, client, page, server, token};
 
 /// Everything happens here.
 const HOST: Ipv4Addr = Ipv4Addr::LOCALHOST;
@@ -42,8 +43,9 @@ pub async fn run<R: Runtime>(
     runtime: R,
     arguments: DemoArgs,
     output: Output,
-    stop: Stop,
+    signals: Signals,
 ) -> Result<(), Error> {
+    let stop = signals.stop;
     let page = page::serve().map_err(|error| cannot("serve a page", &error))?;
     let any = SocketAddr::from((HOST, 0));
     let (server_config, client_tls, secret) = secrets()?;
@@ -65,7 +67,7 @@ pub async fn run<R: Runtime>(
         driver: server.local_addr().to_string(),
         server_name: HOST.to_string(),
         authority: true,
-        methods: Methods::each([Method::Token]),
+        methods: Methods::together([Method::Token]),
         name: Some(NAME.to_owned()),
         port: None,
     };
@@ -93,7 +95,13 @@ pub async fn run<R: Runtime>(
         stop.request();
         done
     };
-    let (served, connected) = future::zip(serving, connecting).await;
+    // It has no files: the terminal is gone.
+    let hung_up = async {
+        signals.reread.requested().await;
+        stop.request();
+        future::pending().await
+    };
+    let (served, connected) = future::or(future::zip(serving, connecting), hung_up).await;
     connected.and(served)?;
     if arguments.once {
         let page = fetched.take()?;
@@ -112,9 +120,9 @@ fn secrets() -> Result<(ServerConfig, ClientTls, TokenSecret), Error> {
         .map_err(|error| cannot("read a certificate", &error))?;
     let key =
         PrivateKeyDer::from_pem_slice(made.key.as_bytes()).map_err(|error| cannot("read a key", &error))?;
-    let server_tls = ServerTls::new(vec![certificate.clone()], key, tls::key_log())
+    let server_tls = ServerTls::new(vec![certificate.clone()], key, key_log())
         .map_err(|error| cannot("use a certificate", &error))?;
-    let client_tls = ClientTls::new(Trust::Authorities(vec![certificate]), tls::key_log())
+    let client_tls = ClientTls::new(Trust::Authorities(vec![certificate]), key_log())
         .map_err(|error| cannot("trust a certificate", &error))?;
     let secret = token::random()?;
     let keys = TokenKeys::new(vec![TokenKey::of(NAME, secret.clone())]);

@@ -178,8 +178,8 @@ impl Attempt {
             ),
             Code::AUTH_NO_METHOD => Error::failed(
                 format_args!("{driver} does not take {}: {refusal}", self.methods),
-                "pass credentials for one of these (see docs/Authentication.md; --auth says which go together), or let the \
-                 server take yours",
+                "pass credentials for one of these (see docs/Authentication.md; without --auth all that are given go \
+                 together), or let the server take yours",
             ),
             Code::TIMEOUT => self.undecided(),
             Code::UNPROVEN => Error::failed(

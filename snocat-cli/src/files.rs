@@ -1,5 +1,5 @@
 //! Files that hold secrets or keys: made for the owner's eyes only, never half-written, never too big to read, and
-//! refused if others could know or change what they hold.
+//! refused if others could know or change what they hold ([`access`](crate::access)).
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read, Write};
@@ -7,7 +7,14 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
+#[cfg(unix)]
+use crate::access::{Access, Process, Wrong};
 use crate::error::Error;
+
+/// For the owner's eyes.
+const PRIVATE: u32 = 0o600;
+/// For everybody's eyes, as far as the umask allows it.
+const PUBLIC: u32 = 0o644;
 
 /// More than any list of keys or chain of certificates, and little enough to read without a thought.
 const MAX_SIZE: u64 = 4 << 20;
@@ -26,17 +33,21 @@ pub enum Existing {
 /// # Errors
 /// It exists and is to be kept, or the system refuses.
 pub fn create(path: &Path, contents: &[u8], existing: Existing) -> Result<(), Error> {
+    create_as(path, contents, existing, PRIVATE)
+}
+
+fn create_as(path: &Path, contents: &[u8], existing: Existing, mode: u32) -> Result<(), Error> {
     let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
     if let Some(directory) = directory {
         fs::create_dir_all(directory)
             .map_err(|error| Error::file("make the directory", directory, &error, "choose another place"))?;
     }
     let written = match existing {
-        Existing::Keep => write_new(path, contents),
+        Existing::Keep => write_new(path, contents, mode),
         // A reader meets the old file or the new one, and the old one's mode does not live on.
         Existing::Replace => {
             let aside = aside(path);
-            write_new(&aside, contents).and_then(|()| fs::rename(&aside, path)).inspect_err(|_| {
+            write_new(&aside, contents, mode).and_then(|()| fs::rename(&aside, path)).inspect_err(|_| {
                 let _ = fs::remove_file(&aside);
             })
         }
@@ -52,11 +63,13 @@ pub fn exists(path: &Path) -> Error {
     Error::failed(format_args!("{} already exists", path.display()), "pass --force to replace it")
 }
 
-fn write_new(path: &Path, contents: &[u8]) -> io::Result<()> {
+fn write_new(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, mode);
+    #[cfg(not(unix))]
+    let _ = mode;
     let mut file = options.open(path)?;
     let written = file.write_all(contents).and_then(|()| file.sync_all());
     if written.is_err() {
@@ -72,7 +85,7 @@ fn aside(path: &Path) -> PathBuf {
     name.into()
 }
 
-/// Makes two files that belong together, both or none: a private one, and a public one.
+/// Makes two files that belong together, both or none: a private one, and a public one that everybody may read.
 ///
 /// # Errors
 /// One of them exists and is to be kept, or the system refuses.
@@ -84,7 +97,7 @@ pub fn create_both(private: (&Path, &[u8]), public: (&Path, &[u8]), existing: Ex
         return Err(exists(path));
     }
     create(private.0, private.1, existing)?;
-    create(public.0, public.1, existing).inspect_err(|_| {
+    create_as(public.0, public.1, existing, PUBLIC).inspect_err(|_| {
         if existing == Existing::Keep {
             let _ = fs::remove_file(private.0);
         }
@@ -108,70 +121,142 @@ pub fn with_ending(path: &Path, ending: &str) -> Result<PathBuf, Error> {
     Ok(name.into())
 }
 
-/// Reads all of a file; `advice` tells what to do if that fails. The bytes are wiped after use.
+/// Reads all of a file; `advice` tells what to do if that fails. The bytes are wiped after use. What is no regular
+/// file is refused, but for a pipe, as in `<(pass show token)`, into which somebody writes.
 ///
 /// # Errors
 /// There is no such file, it is not readable, or it is far larger than what it should hold.
 pub fn read(path: &Path, advice: &str) -> Result<Zeroizing<Vec<u8>>, Error> {
-    read_if(path, advice, |_| Ok(()))
+    read_checked(path, advice, |_, _| Ok(()))
 }
 
-/// Like [`read`], for a secret: a file that is not its owner's alone is refused. Where it comes from a pipe, there
-/// is nothing to refuse.
+/// Like [`read`], for a secret: a file is refused if others can read it than root, the user of this process and its
+/// groups, or if others can change it than root and that user. Where it comes from a pipe, there is nothing to refuse.
 ///
 /// # Errors
-/// As [`read`]; and the group or others may do something with the file, or it belongs to another user, who is not
-/// root either.
+/// As [`read`]; and the file is refused.
 pub fn read_secret(path: &Path, advice: &str) -> Result<Zeroizing<Vec<u8>>, Error> {
-    read_if(path, advice, |found| {
-        owned(path, found)?;
-        let what = match found.open_to_others() {
-            0 => return Ok(()),
-            open if open & 0o044 != 0 => "can be read by other users of this machine",
-            _ => "is not for its owner alone",
-        };
-        let path = path.display();
-        Err(Error::failed(format_args!("{path} {what}"), format_args!("run `chmod 600 {path}`")))
-    })
+    #[cfg(unix)]
+    return read_if(path, advice, |access, process| {
+        access.wrong_for_secret(&path.display().to_string(), process)
+    });
+    #[cfg(not(unix))]
+    read(path, advice)
 }
 
-/// Like [`read`], for what says whom to trust: a file that others may change is refused.
+/// Like [`read_secret`], for a private key as PEM. What holds none is not refused: whoever gave the public half should
+/// learn that, and not how to hide it.
 ///
 /// # Errors
-/// As [`read`]; and the group or others may write to the file, or it belongs to another user, who is not root either.
-pub fn read_trusted(path: &Path, advice: &str) -> Result<Zeroizing<Vec<u8>>, Error> {
-    read_if(path, advice, |found| {
-        owned(path, found)?;
-        if found.open_to_others() & 0o022 == 0 {
-            return Ok(());
-        }
-        let path = path.display();
-        Err(Error::failed(
-            format_args!("{path} can be changed by other users of this machine"),
-            format_args!("run `chmod go-w {path}`"),
-        ))
+/// As [`read_secret`].
+pub fn read_key(path: &Path, advice: &str) -> Result<Zeroizing<Vec<u8>>, Error> {
+    const LABEL: &[u8] = b"PRIVATE KEY";
+    read_secret(path, advice).or_else(|refused| match read(path, advice) {
+        Ok(contents) if !contents.windows(LABEL.len()).any(|part| part == LABEL) => Ok(contents),
+        _ => Err(refused),
     })
 }
 
-/// Reads all of a file. `check` sees first what kind of a file was opened, if it is a regular one.
+/// Like [`read`], for what says whom to trust: a file is refused if others can change it than root and the user of
+/// this process.
+///
+/// # Errors
+/// As [`read`]; and the file is refused.
+pub fn read_trusted(path: &Path, advice: &str) -> Result<Zeroizing<Vec<u8>>, Error> {
+    #[cfg(unix)]
+    return read_if(path, advice, |access, process| {
+        access.wrong_for_trust(&path.display().to_string(), process)
+    });
+    #[cfg(not(unix))]
+    read(path, advice)
+}
+
+/// Reads all of a regular file in which `wrong` finds nothing wrong, or of a pipe.
+#[cfg(unix)]
 fn read_if(
     path: &Path,
     advice: &str,
-    check: impl FnOnce(&Metadata) -> Result<(), Error>,
+    wrong: impl FnOnce(&Access, &Process) -> Option<Wrong>,
+) -> Result<Zeroizing<Vec<u8>>, Error> {
+    read_checked(path, advice, |file, found| match wrong(&Access::of(file, found), &Process::this()) {
+        Some(Wrong { what, advice }) => Err(Error::failed(format_args!("{} {what}", path.display()), advice)),
+        None => Ok(()),
+    })
+}
+
+/// Refuses what cannot be read a second time: all but a regular file. One that is missing passes.
+///
+/// # Errors
+/// The path leads to something else.
+pub fn regular(path: &Path) -> Result<(), Error> {
+    match fs::metadata(path) {
+        Ok(found) if !found.is_file() => Err(not_regular(path, &found)),
+        _ => Ok(()),
+    }
+}
+
+fn not_regular(path: &Path, found: &Metadata) -> Error {
+    let what = match () {
+        () if found.is_dir() => "a directory",
+        () if is_pipe(found) => "a pipe",
+        () => "a device",
+    };
+    Error::failed(format_args!("{} is {what}", path.display()), "put a regular file there")
+}
+
+/// Reads all of a file. `check` sees it first, if it is a regular one.
+fn read_checked(
+    path: &Path,
+    advice: &str,
+    check: impl FnOnce(&File, &Metadata) -> Result<(), Error>,
 ) -> Result<Zeroizing<Vec<u8>>, Error> {
     let failed = |error: io::Error| Error::file("read", path, &error, advice);
-    let file = File::open(path).map_err(failed)?;
+    let file = open(path).map_err(failed)?;
     // Of what was opened: what the path leads to may be another file by now.
     let found = file.metadata().map_err(failed)?;
-    if found.is_file() {
-        check(&found)?;
+    let pipe = is_pipe(&found);
+    match () {
+        () if found.is_file() => check(&file, &found)?,
+        () if pipe => wait_for_writers(&file).map_err(failed)?,
+        () => return Err(not_regular(path, &found)),
     }
     let size = usize::try_from(found.len().min(MAX_SIZE)).unwrap_or(0);
     let contents = read_all(file.take(MAX_SIZE + 1), size).map_err(failed)?;
     if contents.len() as u64 > MAX_SIZE {
         return Err(Error::failed(format_args!("{} is too large", path.display()), advice));
     }
+    if pipe && contents.is_empty() {
+        return Err(Error::failed(format_args!("nothing came through the pipe {}", path.display()), advice));
+    }
     Ok(contents)
+}
+
+/// Opens for reading, and does not wait for anybody who opens the other end of a pipe.
+fn open(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true);
+    #[cfg(unix)]
+    {
+        use rustix::fs::OFlags;
+        let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
+        std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, flags);
+    }
+    options.open(path)
+}
+
+/// Reading waits for whoever has the other end of the pipe open.
+fn wait_for_writers(file: &File) -> io::Result<()> {
+    #[cfg(unix)]
+    rustix::io::ioctl_fionbio(file, false)?;
+    let _ = file;
+    Ok(())
+}
+
+fn is_pipe(found: &Metadata) -> bool {
+    #[cfg(unix)]
+    return std::os::unix::fs::FileTypeExt::is_fifo(&found.file_type());
+    #[cfg(not(unix))]
+    return !found.is_file() && !found.is_dir();
 }
 
 /// Reads to the end, and leaves no copies behind as a vector does that grows by itself.
@@ -194,43 +279,6 @@ fn read_all(mut from: impl Read, expected: usize) -> io::Result<Zeroizing<Vec<u8
     }
     contents.truncate(filled);
     Ok(contents)
-}
-
-/// What others than a file's owner may do with it, in the bits of its mode.
-trait OpenToOthers {
-    fn open_to_others(&self) -> u32;
-}
-
-impl OpenToOthers for Metadata {
-    #[cfg(unix)]
-    fn open_to_others(&self) -> u32 {
-        std::os::unix::fs::PermissionsExt::mode(&self.permissions()) & 0o077
-    }
-
-    #[cfg(not(unix))]
-    fn open_to_others(&self) -> u32 {
-        0
-    }
-}
-
-/// Refuses a file whose owner, who can change it at any time, is neither this user nor root.
-#[cfg(unix)]
-fn owned(path: &Path, found: &Metadata) -> Result<(), Error> {
-    let owner = std::os::unix::fs::MetadataExt::uid(found);
-    let me = rustix::process::geteuid();
-    if owner == me.as_raw() || owner == 0 {
-        return Ok(());
-    }
-    let path = path.display();
-    Err(Error::failed(
-        format_args!("{path} belongs to another user of this machine"),
-        format_args!("make a copy of your own, or run `chown {} {path}` as root", me.as_raw()),
-    ))
-}
-
-#[cfg(not(unix))]
-fn owned(_: &Path, _: &Metadata) -> Result<(), Error> {
-    Ok(())
 }
 
 #[cfg(test)]
@@ -292,30 +340,18 @@ mod tests {
                 continue;
             }
             chmod(&path, mode);
-            assert_eq!(read_secret(&path, "x").is_ok(), mode & 0o077 == 0, "{mode:o}");
+            // The group is one of this process.
+            assert_eq!(read_secret(&path, "x").is_ok(), mode & 0o026 == 0, "{mode:o}");
             assert_eq!(read_trusted(&path, "x").is_ok(), mode & 0o022 == 0, "{mode:o}");
             assert!(read(&path, "x").is_ok());
         }
+        chmod(&path, 0o644);
+        let error = read_secret(&path, "x").unwrap_err().to_string();
         let shown = path.display();
-        for (mode, secret, trusted) in [
-            (0o644, Some("can be read by other users of this machine; run `chmod 600 "), None),
-            (
-                0o620,
-                Some("is not for its owner alone; run `chmod 600 "),
-                Some("can be changed by other users of this machine; run `chmod go-w "),
-            ),
-            (
-                0o602,
-                Some("is not for its owner alone; run `chmod 600 "),
-                Some("can be changed by other users of this machine; run `chmod go-w "),
-            ),
-        ] {
-            chmod(&path, mode);
-            let error = |read: Result<Zeroizing<Vec<u8>>, Error>| read.err().map(|error| error.to_string());
-            let expected = |start: Option<&str>| start.map(|start| format!("{shown} {start}{shown}`"));
-            assert_eq!(error(read_secret(&path, "x")), expected(secret));
-            assert_eq!(error(read_trusted(&path, "x")), expected(trusted));
-        }
+        assert_eq!(
+            error,
+            format!("{shown} can be read by every user of this machine; run `chmod 600 {shown}`")
+        );
         // The file is what counts, not the way to it.
         let link = directory.path().join("link");
         std::os::unix::fs::symlink(&path, &link).unwrap();
@@ -326,19 +362,14 @@ mod tests {
 
     #[test]
     #[cfg(unix)]
-    fn a_file_of_another_user_is_refused() {
+    fn the_public_half_is_for_everybody() {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("file");
-        create(&path, b"x", Existing::Keep).unwrap();
-        // Only root can give a file away.
-        if !rustix::process::geteuid().is_root() {
-            println!("skipped: this user cannot give files away");
-            return;
-        }
-        std::os::unix::fs::chown(&path, Some(65_534), None).unwrap();
-        for read in [read_secret, read_trusted] {
-            let error = read(&path, "x").unwrap_err().to_string();
-            assert!(error.contains("belongs to another user") && error.contains("`chown "), "{error}");
+        let [private, public] = ["private", "public"].map(|name| directory.path().join(name));
+        for existing in [Existing::Keep, Existing::Replace] {
+            create_both((&private, b"x"), (&public, b"y"), existing).unwrap();
+            fs::write(directory.path().join("any"), "").unwrap();
+            let masked = mode(&directory.path().join("any"));
+            assert_eq!((mode(&private), mode(&public)), (0o600, 0o644 & masked));
         }
     }
 
@@ -356,8 +387,36 @@ mod tests {
         let path = PathBuf::from(format!("/dev/fd/{}", reader.as_raw_fd()));
         assert_eq!(read_secret(&path, "x").unwrap().as_slice(), secret);
         writing.join().unwrap();
-        assert!(read_secret(Path::new("/dev/null"), "x").unwrap().is_empty());
-        let endless = read_secret(Path::new("/dev/zero"), "x").unwrap_err().to_string();
-        assert!(endless.contains("too large"), "{endless}");
+        for device in ["/dev/null", "/dev/zero"] {
+            let error = read_secret(Path::new(device), "x").unwrap_err().to_string();
+            assert!(error.starts_with(&format!("{device} is a device; ")), "{error}");
+        }
+        let endless = std::process::Command::new("yes").stdout(std::process::Stdio::piped()).spawn();
+        let mut endless = endless.unwrap();
+        let path = format!("/dev/fd/{}", endless.stdout.as_ref().unwrap().as_raw_fd());
+        let error = read_secret(Path::new(&path), "x").unwrap_err().to_string();
+        assert!(error.contains("too large"), "{error}");
+        endless.kill().unwrap();
+        endless.wait().unwrap();
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn what_is_no_regular_file_is_named_and_nobody_waits_for_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let pipe = directory.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        // Nobody writes into it.
+        let error = read_secret(&pipe, "make one").unwrap_err().to_string();
+        assert!(
+            error.starts_with("nothing came through the pipe ") && error.ends_with("; make one"),
+            "{error}"
+        );
+        for (path, what) in [(pipe.as_path(), "a pipe"), (directory.path(), "a directory")] {
+            let error = regular(path).unwrap_err().to_string();
+            assert_eq!(error, format!("{} is {what}; put a regular file there", path.display()));
+        }
+        assert!(regular(&directory.path().join("missing")).is_ok());
+        assert!(read(directory.path(), "x").unwrap_err().to_string().contains("is a directory"));
     }
 }

@@ -3,7 +3,10 @@
 //! stdout is for results and events, stderr for errors, warnings and the log; see [`args`] for the commands.
 
 pub mod accept;
+#[cfg(unix)]
+pub mod access;
 pub mod args;
+pub mod away;
 pub mod cert;
 pub mod client;
 pub mod demo;
@@ -11,9 +14,11 @@ pub mod error;
 pub mod expiry;
 pub mod explain;
 pub mod files;
+pub mod keylog;
 pub mod keys;
 pub mod launch;
 pub mod limits;
+pub mod lines;
 pub mod log;
 #[cfg(all(target_os = "linux", target_env = "gnu", target_arch = "x86_64"))]
 mod memory;
@@ -24,6 +29,7 @@ pub mod page;
 pub mod server;
 pub mod signal;
 pub mod similar;
+pub mod source;
 pub mod state;
 pub mod tls;
 pub mod token;
@@ -40,7 +46,7 @@ use crate::args::{Arguments, Command};
 use crate::error::Error;
 pub use crate::launch::Launch;
 use crate::output::Output;
-use crate::signal::Stop;
+use crate::signal::Signals;
 
 /// Does what the command line says, on the runtime `L`, and returns the exit code: 0 done, 1 failed, 2 wrong
 /// usage.
@@ -51,9 +57,13 @@ pub fn main<L: Launch>() -> ExitCode {
         Err(error) => return show(&error),
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => {
+            output::flush_stderr();
+            ExitCode::SUCCESS
+        }
         Err(error) => {
             output::error(&error);
+            output::flush_stderr();
             ExitCode::from(error.code())
         }
     }
@@ -112,16 +122,16 @@ fn parse(name: &'static str) -> Result<Arguments, clap::Error> {
 fn execute<L: Launch>(arguments: Arguments) -> Result<(), Error> {
     match arguments.command {
         Command::Demo(demo) => {
-            run::<L, _>(false, |runtime, output, stop| demo::run(runtime, demo, output, stop))
+            run::<L, _>(false, |runtime, output, signals| demo::run(runtime, demo, output, signals))
         }
         Command::Cert(cert) => cert::run(&cert),
         Command::Token(token) => token::run(&token),
         Command::Keygen(keygen) => keys::keygen::run(&keygen),
-        Command::Server(server) => run::<L, _>(server.format.json, |runtime, output, stop| {
-            server::run(runtime, server, output, stop)
+        Command::Server(server) => run::<L, _>(server.format.json, |runtime, output, signals| {
+            server::run(runtime, server, output, signals)
         }),
-        Command::Client(client) => run::<L, _>(client.format.json, |runtime, output, stop| {
-            client::run(runtime, client, output, stop)
+        Command::Client(client) => run::<L, _>(client.format.json, |runtime, output, signals| {
+            client::run(runtime, client, output, signals)
         }),
     }
 }
@@ -129,21 +139,23 @@ fn execute<L: Launch>(arguments: Arguments) -> Result<(), Error> {
 /// Runs a command that opens connections: with a log, all the files it may have, signals, and a runtime.
 fn run<L: Launch, F: Future<Output = Result<(), Error>>>(
     json: bool,
-    command: impl FnOnce(L::Runtime, Output, Stop) -> F,
+    command: impl FnOnce(L::Runtime, Output, Signals) -> F,
 ) -> Result<(), Error> {
-    log::start()?;
-    limits::raise_open_files();
     let cannot = |what: &str, error: &dyn std::error::Error| {
         Error::failed(format_args!("cannot {what}: {error}"), "the system may be short of threads or files")
     };
-    let stop = Stop::on_signals().map_err(|error| cannot("handle signals", &error))?;
+    output::detach_stderr().map_err(|error| cannot("start", &error))?;
+    log::start()?;
+    limits::raise_open_files();
+    let signals = Signals::listen().map_err(|error| cannot("handle signals", &error))?;
     let output = Output::stdout(json).map_err(|error| cannot("start", &error))?;
     let threads = thread::available_parallelism().map_or(1, usize::from);
-    let done = L::block_on(threads, |runtime| command(runtime, output.clone(), stop));
+    let done = L::block_on(threads, |runtime| command(runtime, output.clone(), signals));
     let done = done.map_err(|error| cannot("start", &error)).flatten();
     if let Err(error) = &done {
         output.failure(error);
     }
     output.flush();
+    keylog::flush();
     done
 }

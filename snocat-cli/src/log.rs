@@ -1,7 +1,6 @@
 //! The log: to stderr, as much of it as `RUST_LOG` asks for.
 
 use std::env::{self, VarError};
-use std::io;
 
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
@@ -30,7 +29,7 @@ pub fn start() -> Result<(), Error> {
         Err(VarError::NotUnicode(_)) => return Err(nonsense("it is not text")),
     };
     let log = tracing_subscriber::fmt()
-        .with_writer(io::stderr)
+        .with_writer(|| output::Stderr)
         .with_ansi(output::stderr_takes_colours())
         // What is logged is the filter's to say.
         .with_max_level(LevelFilter::TRACE)

@@ -38,24 +38,11 @@ impl Method {
 pub struct Methods(pub Vec<Vec<Method>>);
 
 impl Methods {
-    /// Each of them alone, the preferred ones first.
-    pub fn each(methods: impl IntoIterator<Item = Method>) -> Self {
+    /// All of them together: a credential that was stolen is not enough.
+    pub fn together(methods: impl IntoIterator<Item = Method>) -> Self {
         let mut methods: Vec<_> = methods.into_iter().collect();
         methods.sort_unstable();
-        Self(methods.into_iter().map(|method| vec![method]).collect())
-    }
-
-    /// All of them together, then fewer, down to each alone: a server may want any.
-    pub fn together_or_each(methods: impl IntoIterator<Item = Method>) -> Self {
-        let Self(each) = Self::each(methods);
-        let mut lists = Vec::<Vec<Method>>::new();
-        for method in each.into_iter().rev() {
-            let more: Vec<_> = lists.iter().map(|list| [&method[..], list].concat()).collect();
-            lists.extend(more);
-            lists.push(method);
-        }
-        lists.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
-        Self(lists)
+        Self(vec![methods])
     }
 
     /// Whether it is among them, alone or with others.
@@ -169,17 +156,10 @@ mod tests {
 
     #[test]
     fn without_a_word_from_the_user() {
-        let given = [Method::Token, Method::TlsClientCert];
-        assert_eq!(Methods::each(given).to_string(), "tls-client-cert,token");
+        assert_eq!(Methods::together([Method::Token]).to_string(), "token");
         assert_eq!(
-            Methods::together_or_each(given).to_string(),
-            "tls-client-cert+token,tls-client-cert,token"
-        );
-        assert_eq!(Methods::together_or_each([Method::Token]).to_string(), "token");
-        assert_eq!(
-            Methods::together_or_each([Method::Token, Method::TlsClientCert, Method::Ed25519]).to_string(),
-            "tls-client-cert+ed25519+token,tls-client-cert+ed25519,tls-client-cert+token,ed25519+token,\
-             tls-client-cert,ed25519,token"
+            Methods::together([Method::Token, Method::TlsClientCert, Method::Ed25519]).to_string(),
+            "tls-client-cert+ed25519+token"
         );
     }
 }

@@ -13,15 +13,14 @@ use crate::methods::{Given, Method, Methods};
 use crate::token;
 
 impl ClientArgs {
-    /// The methods that it offers, the preferred ones first: what `--auth` says, else all credentials together, then
-    /// fewer.
+    /// The methods that it offers, the preferred ones first: what `--auth` says, else all credentials together.
     pub fn methods(&self) -> Methods {
         let given = self.given();
         let have = given.iter().filter(|given| given.is).map(|given| given.method);
         match &self.auth {
             Some(methods) => methods.clone(),
-            None if given.iter().any(|given| given.is) => Methods::together_or_each(have),
-            None => Methods::each([Method::None]),
+            None if given.iter().any(|given| given.is) => Methods::together(have),
+            None => Methods::together([Method::None]),
         }
     }
 
@@ -78,10 +77,10 @@ mod tests {
     }
 
     #[test]
-    fn everything_at_once_then_each() {
+    fn everything_together_unless_something_else_is_said() {
         assert_eq!(offered(""), "none");
         assert_eq!(offered("--identity i"), "ed25519");
-        assert_eq!(offered("--token-file t --identity i"), "ed25519+token,ed25519,token");
+        assert_eq!(offered("--token-file t --identity i"), "ed25519+token");
         assert_eq!(offered("--token-file t --identity i --auth token,ed25519"), "token,ed25519");
         assert!(offered("--token-file t --auth ed25519").contains("--identity"));
         assert!(offered("--auth none --token-file t").contains("--token-file"));

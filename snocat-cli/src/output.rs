@@ -1,13 +1,14 @@
 //! The one place that writes for people and programs: results to stdout, in plain words or as JSON, and the
 //! rest to stderr.
 //!
-//! A terminal that was stopped (Ctrl-S) or a reader that fell behind blocks who writes to it. Events are
-//! therefore written by a thread of their own, so that no tunnel ever waits for a terminal.
+//! A command that serves writes both by threads of their own ([`Lines`]): no tunnel ever waits for a reader.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
-use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::panic::{self, PanicHookInfo};
+use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
@@ -15,12 +16,13 @@ use serde_json::Value;
 use snocat_driver::core::AdmissionCounts;
 
 use crate::error::Error;
+use crate::lines::Lines;
 
-/// Events that may wait for a slow reader of stdout. More are dropped, with a line in the log.
-const WAITING_EVENTS: usize = 4096;
-
-/// How long the end of the process waits for a slow reader of stdout.
+/// How long the end of the process waits for a slow reader of stdout, and then for one of stderr.
 const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// How what is for stderr gets there, in a command that serves.
+static STDERR: OnceLock<Lines> = OnceLock::new();
 
 /// What a server or client tells about itself. The names and fields in JSON stay stable.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -70,6 +72,25 @@ pub enum Event {
     },
     /// Strangers were asked to retry, ignored or turned away since this was told last. All counts are since the start.
     Strangers(AdmissionCounts),
+    /// A file of the server cannot be read again. Told each minute.
+    FileFailed {
+        /// Which one.
+        file: String,
+        /// What is wrong with it.
+        problem: String,
+        /// What was read before still counts.
+        in_force: bool,
+    },
+    /// A file that could not be read was read.
+    FileRead {
+        /// Which one.
+        file: String,
+    },
+    /// Here lines are missing: nobody has read them in time.
+    Dropped {
+        /// How many.
+        lines: u64,
+    },
     /// The command has ended because it was asked to.
     Stopped,
     /// The command has failed. For programs alone: people read it on stderr.
@@ -128,6 +149,14 @@ impl fmt::Display for Event {
             }
             Self::TunnelDown { tunnel, reason } => {
                 write!(formatter, "tunnel {tunnel} is down: {reason}")
+            }
+            Self::FileFailed { file: _, problem, in_force: _ } => formatter.write_str(problem),
+            Self::FileRead { file } => write!(formatter, "read {file}"),
+            Self::Dropped { lines: 1 } => {
+                formatter.write_str("1 line was dropped here: it was not read in time")
+            }
+            Self::Dropped { lines } => {
+                write!(formatter, "{lines} lines were dropped here: they were not read in time")
             }
             Self::Stopped => formatter.write_str("stopped"),
             Self::Failed { error, .. } => formatter.write_str(error),
@@ -193,6 +222,12 @@ impl Event {
             Self::TunnelDown { tunnel, reason } => {
                 ("tunnel-down", vec![("tunnel", text(tunnel)), ("reason", text(reason))])
             }
+            Self::FileFailed { file, problem, in_force } => (
+                "file-failed",
+                vec![("file", text(file)), ("problem", text(problem)), ("in_force", Value::from(*in_force))],
+            ),
+            Self::FileRead { file } => ("file-read", vec![("file", text(file))]),
+            Self::Dropped { lines } => ("dropped", vec![("lines", Value::from(*lines))]),
             Self::Stopped => ("stopped", vec![]),
             Self::Failed { error, code } => {
                 ("failed", vec![("error", text(error)), ("code", Value::from(*code))])
@@ -229,15 +264,8 @@ fn join(addresses: &[SocketAddr]) -> String {
 /// Where a running command tells its events. Clones share one stdout.
 #[derive(Clone, Debug)]
 pub struct Output {
-    messages: SyncSender<Message>,
+    lines: Lines,
     json: bool,
-}
-
-#[derive(Debug)]
-enum Message {
-    Line(String),
-    /// Says when all lines before it are written.
-    Flush(SyncSender<()>),
 }
 
 impl Output {
@@ -246,60 +274,100 @@ impl Output {
     /// # Errors
     /// The system gives no thread.
     pub fn stdout(json: bool) -> io::Result<Self> {
-        let (messages, waiting) = sync_channel(WAITING_EVENTS);
-        thread::Builder::new().name("stdout".into()).spawn(move || {
-            for message in waiting {
-                match message {
-                    Message::Line(line) => {
-                        // A reader that went away is no reason to end the tunnels.
-                        if let Err(error) = write_line(&mut io::stdout(), &line) {
-                            tracing::debug!(%error, "cannot write to stdout");
-                        }
-                    }
-                    Message::Flush(done) => {
-                        let _ = done.send(());
-                    }
-                }
-            }
-        })?;
-        Ok(Self { messages, json })
+        let dropped = move |lines| text(&Event::Dropped { lines }, json);
+        Ok(Self { lines: Lines::start("stdout", || Ok(io::stdout()), dropped)?, json })
     }
 
     /// Tells an event. Never waits.
     pub fn event(&self, event: &Event) {
         if let (Event::Connecting { .. }, false) = (event, self.json) {
             // How it goes on is no result: people find it on stderr.
-            return note(one_line(&event.to_string()));
+            return note(text(event, self.json));
         }
-        self.line(if self.json { event.to_json() } else { one_line(&event.to_string()) });
+        self.lines.leave((text(event, self.json) + "\n").as_bytes());
+    }
+
+    /// Tells an event to programs only: people are told on stderr.
+    pub fn event_for_programs(&self, event: &Event) {
+        if self.json {
+            self.event(event);
+        }
     }
 
     /// Tells programs that the command has failed. People read it on stderr.
     pub fn failure(&self, error: &Error) {
-        if self.json {
-            self.event(&Event::Failed { error: error.to_string(), code: error.code() });
-        }
+        self.event_for_programs(&Event::Failed { error: error.to_string(), code: error.code() });
     }
 
     /// Tells something to people only: with `--json` it is left out.
     pub fn say(&self, line: impl fmt::Display) {
         if !self.json {
-            self.line(line.to_string());
-        }
-    }
-
-    fn line(&self, line: String) {
-        if let Err(TrySendError::Full(_)) = self.messages.try_send(Message::Line(line)) {
-            tracing::warn!("stdout is not being read: an event is left out");
+            self.lines.leave(format!("{line}\n").as_bytes());
         }
     }
 
     /// Waits until what was told is written, but not for a reader that does not read.
     pub fn flush(&self) {
-        let (done, written) = sync_channel(1);
-        if self.messages.try_send(Message::Flush(done)).is_ok() {
-            let _ = written.recv_timeout(LAST_WORDS);
+        self.lines.flush(LAST_WORDS);
+    }
+}
+
+/// The line for an event, without its end.
+fn text(event: &Event, json: bool) -> String {
+    if json { event.to_json() } else { one_line(&event.to_string()) }
+}
+
+/// From here on nobody waits for a reader of stderr: neither the log, nor a warning, nor a panic.
+///
+/// # Errors
+/// The system gives no thread.
+pub fn detach_stderr() -> io::Result<()> {
+    let dropped = |lines| labelled("warning", YELLOW, Event::Dropped { lines });
+    let lines = Lines::start("stderr", || Ok(io::stderr()), dropped)?;
+    if STDERR.set(lines).is_ok() {
+        // The standard one writes to stderr itself.
+        panic::set_hook(Box::new(tell_of_panic));
+    }
+    Ok(())
+}
+
+fn tell_of_panic(panic: &PanicHookInfo<'_>) {
+    let thread = thread::current();
+    let name = thread.name().unwrap_or("without a name");
+    let backtrace = Backtrace::capture();
+    let backtrace = match backtrace.status() {
+        BacktraceStatus::Captured => format!("\n{backtrace}"),
+        _ => String::new(),
+    };
+    let _ = write_line(&mut Stderr, &format!("thread {name} {panic}{backtrace}"));
+    // What this thread does not survive, the process does not.
+    if name == "main" {
+        flush_stderr();
+    }
+}
+
+/// Waits until what is for stderr is written, but not for a reader that does not read.
+pub fn flush_stderr() {
+    if let Some(lines) = STDERR.get() {
+        lines.flush(LAST_WORDS);
+    }
+}
+
+/// stderr, for whole lines: in a command that serves, nobody waits for it.
+#[derive(Clone, Copy, Debug)]
+pub struct Stderr;
+
+impl Write for Stderr {
+    fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
+        match STDERR.get() {
+            Some(stderr) => stderr.leave(lines),
+            None => io::stderr().write_all(lines)?,
         }
+        Ok(lines.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -318,23 +386,26 @@ pub fn cannot_write(error: &io::Error) -> Error {
 
 /// A line on stderr about how the command went on, which is neither result nor problem.
 pub fn note(line: impl fmt::Display) {
-    let _ = write_line(&mut io::stderr(), &format!("{line}"));
+    let _ = write_line(&mut Stderr, &format!("{line}"));
 }
 
 /// A line on stderr about something that is probably not meant.
 pub fn warning(line: impl fmt::Display) {
-    let _ = write_line(&mut io::stderr(), &labelled("warning", "\x1b[1;33m", line));
+    let _ = write_line(&mut Stderr, &labelled("warning", YELLOW, line));
 }
 
 /// The line on stderr with which a command fails.
 pub fn error(error: &Error) {
-    let _ = write_line(&mut io::stderr(), &labelled("error", "\x1b[1;31m", error));
+    let _ = write_line(&mut Stderr, &labelled("error", RED, error));
 }
 
 /// Whether stderr takes colours: a terminal whose user did not opt out (<https://no-color.org>).
 pub fn stderr_takes_colours() -> bool {
     io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
+
+const YELLOW: &str = "\x1b[1;33m";
+const RED: &str = "\x1b[1;31m";
 
 fn labelled(label: &str, style: &str, line: impl fmt::Display) -> String {
     let line = one_line(&line.to_string());
@@ -399,6 +470,10 @@ mod tests {
             },
             Event::TunnelDown { tunnel: "web".into(), reason: "a \"quoted\"\nreason".into() },
             Event::Strangers(strangers()),
+            Event::FileFailed { file: "keys".into(), problem: "keys is a pipe".into(), in_force: true },
+            Event::FileRead { file: "keys".into() },
+            Event::Dropped { lines: 1 },
+            Event::Dropped { lines: 3 },
             Event::Stopped,
             Event::Failed { error: "the sky fell; look up".into(), code: 1 },
         ]
@@ -425,6 +500,10 @@ mod tests {
                 "forwarding 127.0.0.1:8080, [::1]:8080 -> web (127.0.0.1:3000)",
                 "tunnel web is down: a \"quoted\"\nreason",
                 "strangers since the start: 9 let in, 3 asked to retry, 11 ignored, 2 turned away; 1 now",
+                "keys is a pipe",
+                "read keys",
+                "1 line was dropped here: it was not read in time",
+                "3 lines were dropped here: they were not read in time",
                 "stopped",
                 "the sky fell; look up",
             ]
@@ -452,6 +531,10 @@ mod tests {
                 r#"{"event":"bound","tunnel":"web","addresses":["127.0.0.1:8080","[::1]:8080"],"target":"127.0.0.1:3000"}"#,
                 r#"{"event":"tunnel-down","tunnel":"web","reason":"a \"quoted\"\nreason"}"#,
                 r#"{"event":"strangers","admitted":9,"authenticated":4,"retried":3,"ignored_total":5,"ignored_source":6,"refused":2,"now":1,"peak":7}"#,
+                r#"{"event":"file-failed","file":"keys","problem":"keys is a pipe","in_force":true}"#,
+                r#"{"event":"file-read","file":"keys"}"#,
+                r#"{"event":"dropped","lines":1}"#,
+                r#"{"event":"dropped","lines":3}"#,
                 r#"{"event":"stopped"}"#,
                 r#"{"event":"failed","error":"the sky fell; look up","code":1}"#,
             ]

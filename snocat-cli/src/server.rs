@@ -15,9 +15,10 @@ use snocat_driver::{
 
 use crate::accept::Accepted;
 use crate::args::ServerArgs;
+use crate::away::Away;
 use crate::error::Error;
 use crate::output::{self, Event, Output, Side};
-use crate::signal::Stop;
+use crate::signal::{Signals, Stop};
 use crate::state;
 use crate::values::Ports;
 use crate::{expiry, explain};
@@ -36,9 +37,23 @@ pub async fn run<R: Runtime>(
     runtime: R,
     arguments: ServerArgs,
     output: Output,
-    stop: Stop,
+    signals: Signals,
 ) -> Result<(), Error> {
-    let accepted = Accepted::read(&arguments)?;
+    let away = Away::start().map_err(|error| no_thread(&error))?;
+    let arguments = Arc::new(arguments);
+    let read = away.ask({
+        let arguments = arguments.clone();
+        move || {
+            let accepted = Accepted::read(&arguments)?;
+            let reset_secret = arguments.state.as_deref().map(state::reset_secret).transpose()?;
+            Ok::<_, Error>((accepted, reset_secret))
+        }
+    });
+    let Some(read) = signals.stop.unless(read).await else {
+        output.event(&Event::Stopped);
+        return Ok(());
+    };
+    let (accepted, reset_secret) = read?;
     if accepted.everybody() && !arguments.quic.ip().is_loopback() {
         output::warning(format_args!(
             "with --auth none, whoever can send UDP to {} gets a port of this machine",
@@ -48,7 +63,7 @@ pub async fn run<R: Runtime>(
     let mut config = ServerConfig::new(accepted.tls(), accepted.config());
     config.limits = arguments.strangers.limits();
     config.congestion = arguments.sending.congestion.into();
-    config.reset_secret = arguments.state.as_deref().map(state::reset_secret).transpose()?;
+    config.reset_secret = reset_secret;
     config.serves_bindings = true;
     let forwarder = PortForwarder::new(runtime.clone(), arguments.tcp, arguments.ports.0.clone())
         .keep_alive(arguments.sending.keep_alive());
@@ -58,10 +73,11 @@ pub async fn run<R: Runtime>(
     let tls = accepted.tls();
     let watching = future::zip(watch_strangers(&runtime, &server, &output), expiry::watch(&runtime, &tls));
     let never = async {
-        future::zip(accepted.keep_current(&runtime, &server), watching).await;
+        let current = accepted.keep_current(&runtime, &away, &server, &output, &signals.reread);
+        future::zip(current, watching).await;
         future::pending().await
     };
-    future::or(serve(&runtime, &server, Arc::new(forwarder), &output, &stop), never).await?;
+    future::or(serve(&runtime, &server, Arc::new(forwarder), &output, &signals.stop), never).await?;
     output.event(&Event::Stopped);
     Ok(())
 }
@@ -93,6 +109,11 @@ fn check_ports<R: Runtime>(forwarder: &PortForwarder<R>, tcp: IpAddr, ports: &Po
             ),
         }),
     }
+}
+
+/// That there is no thread to read files.
+pub(crate) fn no_thread(error: &io::Error) -> Error {
+    Error::failed(format_args!("cannot start: {error}"), "the system may be short of threads")
 }
 
 /// Tells when strangers were turned away in one way or another: not each time, they can be many.

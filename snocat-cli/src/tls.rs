@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
-use rustls::{KeyLog, KeyLogFile};
 use snocat_driver::{ClientAuthorities, ClientTls, ServerTls, TlsError, Trust};
 
 use crate::args::ClientArgs;
 use crate::error::Error;
+use crate::keylog::key_log;
 use crate::keys::mistaken;
 use crate::{expiry, files, output};
 
@@ -143,12 +143,6 @@ pub fn client_authorities(path: &Path) -> Result<Option<Arc<ClientAuthorities>>,
     Ok(Some(Arc::new(authorities)))
 }
 
-/// Where to write TLS secrets to for Wireshark: only if `SSLKEYLOGFILE` says so.
-pub fn key_log() -> Option<Arc<dyn KeyLog>> {
-    std::env::var_os("SSLKEYLOGFILE").filter(|path| !path.is_empty())?;
-    Some(Arc::new(KeyLogFile::new()))
-}
-
 /// All certificates of a PEM file; at least one.
 fn certificates(path: &Path, advice: &str) -> Result<Vec<CertificateDer<'static>>, Error> {
     from_pem(path, &files::read(path, advice)?, advice)
@@ -172,7 +166,7 @@ fn from_pem(path: &Path, contents: &[u8], advice: &str) -> Result<Vec<Certificat
 /// The private key of a PEM file.
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, Error> {
     const ADVICE: &str = "give the .priv.pem file of `snocat cert`, or another unencrypted PEM key";
-    let contents = files::read_secret(path, ADVICE)?;
+    let contents = files::read_key(path, ADVICE)?;
     PrivateKeyDer::from_pem_slice(&contents)
         .map_err(|error| no_pem(path, &contents, "private key", &error, ADVICE))
 }

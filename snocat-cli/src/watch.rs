@@ -1,16 +1,25 @@
 //! Files that are read again when they change, and when what they hold expires.
 //!
 //! Looking at them now and then works on every file system and on every machine, and notices a file that is replaced
-//! (as editors do it) like one that is written to.
+//! (as editors do it) like one that is written to. A file system may take its time: looking is done [away](Away).
 
 use std::fs::{self, Metadata};
+use std::future::Future;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use futures_lite::future;
 use snocat_driver::Runtime;
+
+use crate::away::Away;
 
 /// How often it looks. A change is noticed at the second look behind it.
 const INTERVAL: Duration = Duration::from_millis(500);
+
+/// How long looking at files, or reading them, may take before it counts as failed.
+pub const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Looks at files that do not come to rest, until they are taken as they are: what was withdrawn must not live on
 /// because of a file that somebody touches all the time.
@@ -19,12 +28,19 @@ const RESTLESS: u32 = 8;
 /// Knows how some files look, and tells when they have changed.
 ///
 /// Make it before the files are read: what changes in between is noticed, too.
-#[derive(Debug)]
 pub struct Watch {
-    paths: Vec<PathBuf>,
+    paths: Arc<[PathBuf]>,
     state: State,
     expiry: Option<SystemTime>,
     next_look: Option<Instant>,
+    looking: Option<Looking>,
+}
+
+/// A look that is not done yet.
+struct Looking {
+    looks: Pin<Box<dyn Future<Output = Vec<Look>> + Send>>,
+    /// After that it counts as failed.
+    until: Instant,
 }
 
 impl Watch {
@@ -32,9 +48,9 @@ impl Watch {
     /// pipe, is not watched: it can be read only once.
     pub fn new(paths: impl IntoIterator<Item = PathBuf>) -> Self {
         let watched = |path: &PathBuf| look_at(path) != Look::Other;
-        let paths: Vec<_> = paths.into_iter().filter(watched).collect();
-        let state = State::new(paths.iter().map(|path| look_at(path)).collect());
-        Self { paths, state, expiry: None, next_look: None }
+        let paths: Arc<[_]> = paths.into_iter().filter(watched).collect();
+        let state = State::new(looks(&paths));
+        Self { paths, state, expiry: None, next_look: None, looking: None }
     }
 
     /// Whether this file is watched, which says that it can be read again.
@@ -42,13 +58,10 @@ impl Watch {
         self.paths.iter().any(|watched| watched == path)
     }
 
-    /// Whether the files look as they did when a change was told last.
-    pub fn at_rest(&self) -> bool {
-        self.looks() == self.state.told
-    }
-
-    fn looks(&self) -> Vec<Look> {
-        self.paths.iter().map(|path| look_at(path)).collect()
+    /// Tells, wherever it is asked, whether the files look as they did when a change was told last.
+    pub fn at_rest(&self) -> impl FnOnce() -> bool + Send + 'static {
+        let (paths, told) = (self.paths.clone(), self.state.told.clone());
+        move || looks(&paths) == told
     }
 
     /// From when on what the files hold is another, though they stay the same. It is told once.
@@ -58,24 +71,48 @@ impl Watch {
 
     /// Waits until a file has changed and come to rest, or until the expiry. Within 1.1 s of the change, unless it
     /// goes on. May be dropped while it waits and called again.
-    pub async fn changed<R: Runtime>(&mut self, runtime: &R) {
+    ///
+    /// # Errors
+    /// The files cannot be looked at: a file system does not answer.
+    pub async fn changed<R: Runtime>(&mut self, runtime: &R, away: &Away) -> Result<(), NoAnswer> {
         loop {
-            let now = runtime.now();
-            let next = *self.next_look.get_or_insert(now + INTERVAL);
-            runtime.sleep_until(next).await;
+            if self.looking.is_none() {
+                let now = runtime.now();
+                runtime.sleep_until(*self.next_look.get_or_insert(now + INTERVAL)).await;
+                let paths = self.paths.clone();
+                let looks = Box::pin(away.ask(move || looks(&paths)));
+                self.looking = Some(Looking { looks, until: runtime.now() + PATIENCE });
+            }
+            // If this is dropped while it waits, the next call goes on with the same look.
+            let Some(looking) = &mut self.looking else { continue };
+            let until = looking.until;
+            let looks = future::or(async { Some((&mut looking.looks).await) }, async {
+                runtime.sleep_until(until).await;
+                None
+            })
+            .await;
+            self.looking = None;
             self.next_look = Some(runtime.now() + INTERVAL);
-            if self.look(SystemTime::now()) {
-                return;
+            if self.take_in(looks.ok_or(NoAnswer)?, SystemTime::now()) {
+                return Ok(());
             }
         }
     }
 
-    /// Looks now.
-    fn look(&mut self, now: SystemTime) -> bool {
-        let changed = self.state.look(self.looks());
+    /// Takes in one more look. Says whether there is something new.
+    fn take_in(&mut self, looks: Vec<Look>, now: SystemTime) -> bool {
+        let changed = self.state.look(looks);
         let expired = self.expiry.take_if(|expiry| *expiry <= now).is_some();
         changed || expired
     }
+}
+
+/// A file system does not answer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct NoAnswer;
+
+fn looks(paths: &[PathBuf]) -> Vec<Look> {
+    paths.iter().map(|path| look_at(path)).collect()
 }
 
 /// How a file looks. As long as that is the same, so is what is in it.
@@ -188,9 +225,14 @@ mod tests {
         assert!(state.look(vec![file(3), file(2)]));
     }
 
+    /// Looks now.
+    fn look(watch: &mut Watch, now: SystemTime) -> bool {
+        watch.take_in(looks(&watch.paths.clone()), now)
+    }
+
     /// Looks until nothing changes any more: how often a change was told.
     fn changes(watch: &mut Watch) -> usize {
-        (0..4).filter(|_| watch.look(SystemTime::UNIX_EPOCH)).count()
+        (0..4).filter(|_| look(watch, SystemTime::UNIX_EPOCH)).count()
     }
 
     #[test]
@@ -208,9 +250,9 @@ mod tests {
         write("a", "two");
         assert_eq!(changes(&mut watch), 1, "replaced by one of the same length");
         fs::OpenOptions::new().append(true).open(at("a")).unwrap().write_all(b"!").unwrap();
-        assert!(!watch.at_rest());
+        assert!(!watch.at_rest()());
         assert_eq!(changes(&mut watch), 1, "appended to");
-        assert!(watch.at_rest());
+        assert!(watch.at_rest()());
         fs::remove_file(at("b")).unwrap();
         assert_eq!(changes(&mut watch), 1, "removed");
         write("c", "another");
@@ -242,27 +284,27 @@ mod tests {
         let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
         let mut watch = Watch::new([]);
         watch.set_expiry(Some(at(10)));
-        assert!(!watch.look(at(9)));
-        assert!(watch.look(at(10)));
-        assert!(!watch.look(at(11)));
+        assert!(!look(&mut watch, at(9)));
+        assert!(look(&mut watch, at(10)));
+        assert!(!look(&mut watch, at(11)));
         watch.set_expiry(Some(at(5)));
-        assert!(watch.look(at(11)), "one that has passed already");
+        assert!(look(&mut watch, at(11)), "one that has passed already");
     }
 
     #[test]
     #[cfg(feature = "smol")]
     fn waiting_may_be_given_up_and_begun_again() {
-        use futures_lite::future;
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("keys");
         let mut watch = Watch::new([path.clone()]);
         fs::write(&path, "came").unwrap();
         let runtime = snocat_smol::Smol::new(std::sync::Arc::default());
+        let away = Away::start().unwrap();
         let noticed = future::block_on(async {
             for _ in 0..500 {
                 let a_moment = runtime.sleep_until(runtime.now() + INTERVAL / 10);
                 let noticed = async {
-                    watch.changed(&runtime).await;
+                    watch.changed(&runtime, &away).await.unwrap();
                     true
                 };
                 if future::or(noticed, async {
@@ -277,5 +319,31 @@ mod tests {
             false
         });
         assert!(noticed, "each wait that was given up has moved the look away");
+    }
+
+    #[test]
+    #[cfg(feature = "smol")]
+    fn a_file_system_that_does_not_answer_is_told() {
+        let runtime = snocat_smol::Smol::new(std::sync::Arc::default());
+        let away = Away::start().unwrap();
+        let (_answer, never) = std::sync::mpsc::channel::<()>();
+        let _hangs = away.ask(move || never.recv());
+        let mut watch = Watch::new([PathBuf::from("file")]);
+        // However often the wait is given up and begun again.
+        let told = future::block_on(async {
+            for _ in 0..40 {
+                let a_moment = runtime.sleep_until(runtime.now() + PATIENCE / 10);
+                let told = async { Some(watch.changed(&runtime, &away).await) };
+                let told = future::or(told, async {
+                    a_moment.await;
+                    None
+                });
+                if let Some(told) = told.await {
+                    return told;
+                }
+            }
+            Ok(())
+        });
+        assert_eq!(told, Err(NoAnswer));
     }
 }

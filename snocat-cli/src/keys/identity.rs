@@ -21,7 +21,7 @@ const ADVICE: &str = "make one with `snocat keygen PATH` or `ssh-keygen -t ed255
 /// # Errors
 /// The file cannot be read or others can read it, it holds no Ed25519 key, or that is encrypted.
 pub fn read(path: &Path) -> Result<Zeroizing<[u8; 32]>, Error> {
-    let contents = files::read_secret(path, ADVICE)?;
+    let contents = files::read_key(path, ADVICE)?;
     let path = path.display();
     parse(&contents).map_err(|problem| {
         let damaged = format!("{path} is damaged");

@@ -45,10 +45,7 @@ pub fn run(arguments: &KeygenArgs) -> Result<(), Error> {
 /// # Errors
 /// The system gives no randomness.
 pub fn make(comment: &str) -> Result<Made, Error> {
-    let mut seed = Zeroizing::new([0; 32]);
-    getrandom::fill(seed.as_mut_slice()).map_err(|error| {
-        Error::failed(format_args!("the system gives no randomness: {error}"), "try again")
-    })?;
+    let seed = seed()?;
     let pair = Ed25519Keypair {
         public: Ed25519PublicKey(Ed25519Key::from_seed(&seed).public_key()),
         private: Ed25519PrivateKey::from_bytes(&seed),
@@ -58,6 +55,18 @@ pub fn make(comment: &str) -> Result<Made, Error> {
         Ok(Made { private: key.to_openssh(LineEnding::LF)?, public: key.public_key().to_openssh()? })
     });
     made.map_err(|error| Error::failed(format_args!("cannot make a key: {error}"), "try another --comment"))
+}
+
+/// What an Ed25519 key is made from.
+///
+/// # Errors
+/// The system gives no randomness.
+pub fn seed() -> Result<Zeroizing<[u8; 32]>, Error> {
+    let mut seed = Zeroizing::new([0; 32]);
+    getrandom::fill(seed.as_mut_slice()).map_err(|error| {
+        Error::failed(format_args!("the system gives no randomness: {error}"), "try again")
+    })?;
+    Ok(seed)
 }
 
 /// The most bytes of a comment: it stands at the end of a line that people look at.

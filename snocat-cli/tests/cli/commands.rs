@@ -79,9 +79,11 @@ fn certificates() {
     assert_eq!(made.code, Some(0), "{made:?}");
     let fingerprint = made.stdout.trim_end().strip_prefix("sha256:").unwrap();
     assert!(fingerprint.len() == 64 && fingerprint.bytes().all(|byte| byte.is_ascii_hexdigit()), "{made:?}");
-    for (ending, label) in [("pub", "CERTIFICATE"), ("priv", "PRIVATE KEY")] {
+    fs::write(at("any"), "").unwrap();
+    let public = 0o644 & mode(at("any").as_ref());
+    for (ending, label, expected) in [("pub", "CERTIFICATE", public), ("priv", "PRIVATE KEY", 0o600)] {
         let path = directory.path().join(format!("a/b/server.{ending}.pem"));
-        assert_eq!(mode(&path), 0o600);
+        assert_eq!(mode(&path), expected);
         assert!(fs::read_to_string(path).unwrap().starts_with(&format!("-----BEGIN {label}-----")));
     }
 
@@ -96,6 +98,27 @@ fn certificates() {
 
     fs::write(at("file"), "").unwrap();
     run(binary(), ["cert", &at("file/server")]).failed_with(&["cannot make the directory"]);
+}
+
+/// OpenSSL and what builds on it, and Python's cryptography, read PKCS#8 in its first version only.
+#[test]
+fn openssl_reads_the_key_of_a_certificate() {
+    let keys = Keys::new();
+    let at = |name: &str| keys.at(name).to_str().unwrap().to_owned();
+    let openssl = |arguments: &[&str]| match Command::new("openssl").args(arguments).output() {
+        Ok(output) => {
+            assert!(output.status.success(), "{arguments:?}: {output:?}");
+            Some(output.stdout)
+        }
+        Err(error) => {
+            assert!(std::env::var_os("CI").is_none(), "there is no openssl: {error}");
+            println!("skipped: there is no openssl");
+            None
+        }
+    };
+    let of_key = openssl(&["pkey", "-in", &at("server.priv.pem"), "-pubout"]);
+    let of_certificate = openssl(&["x509", "-in", &at("server.pub.pem"), "-noout", "-pubkey"]);
+    assert_eq!(of_key, of_certificate);
 }
 
 #[test]
@@ -158,6 +181,10 @@ fn files_that_do_not_serve() {
     let line = fs::read_to_string(&token).unwrap();
     secret("two", &format!("{line}{}", run(binary(), ["token"]).stdout));
     client(&cert, &at("two")).failed_with(&["holds 2 tokens"]);
+    assert_eq!(run(binary(), ["keygen", &at("web")]).code, Some(0));
+    let public =
+        ["client", "--identity", &at("web.pub"), "--driver", "127.0.0.1:9", "--target", "127.0.0.1:9"];
+    run(binary(), public).failed_with(&["holds a public key", "without .pub"]);
 }
 
 #[test]
@@ -170,16 +197,16 @@ fn files_that_others_may_read_or_change_are_refused() {
     let client = ["client", "--authority", &cert, "--token-file", &token, "--driver", "127.0.0.1:9"];
     let client = [&client[..], &["--target", "127.0.0.1:9"]].concat();
     for secret in [&key, &token] {
-        chmod(secret, 0o640);
+        chmod(secret, 0o644);
         let mend = format!("`chmod 600 {secret}`");
-        run(binary(), server).failed_with(&[secret, "can be read by other users of this machine", &mend]);
+        run(binary(), server).failed_with(&[secret, "can be read by every user of this machine", &mend]);
         if *secret == token {
             run(binary(), &client).failed_with(&[secret, &mend]);
         }
         chmod(secret, 0o600);
     }
     chmod(&cert, 0o664);
-    run(binary(), &client).failed_with(&[&cert, "can be changed by other users", "`chmod go-w "]);
+    run(binary(), &client).failed_with(&[&cert, "can be changed by group ", "`chmod go-w "]);
 }
 
 #[test]
@@ -195,7 +222,9 @@ fn key_pairs() {
     );
     assert_eq!(fs::read_to_string(&public).unwrap(), made.stdout, "it can be appended to a file as it is");
     assert!(made.stderr.contains("--identity") && made.stderr.contains("--authorized-keys"), "{made:?}");
-    assert_eq!((mode(&path), mode(&public)), (0o600, 0o600));
+    let any = directory.path().join("any");
+    fs::write(&any, "").unwrap();
+    assert_eq!((mode(&path), mode(&public)), (0o600, 0o644 & mode(&any)));
     let private = fs::read_to_string(&path).unwrap();
     assert!(private.starts_with("-----BEGIN OPENSSH PRIVATE KEY-----\n"), "{private}");
     let told = format!("{}{}", made.stdout, made.stderr);

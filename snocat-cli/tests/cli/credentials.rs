@@ -278,9 +278,9 @@ fn certificates_of_clients_and_a_token_besides() {
         alice.end().failed_with(&["no longer accepts the credentials"]);
         drop(plain);
 
-        // A certificate and a token are needed.
+        // A certificate and a token are needed, without another word.
         write(&list, &authority.certificate);
-        let both = ["--client-ca", &text(list), "--token-file", &token, "--auth", "tls-client-cert+token"];
+        let both = ["--client-ca", &text(list), "--token-file", &token];
         let (mut strict, driver) = server(&keys, binary, &both);
         client(&keys, binary, driver, &["--cert", &cert, "--key", &key])
             .end()
@@ -342,7 +342,7 @@ fn files_that_others_may_read_or_change_are_refused() {
 
     for (path, mode, options, advice) in [
         (&token, 0o644, [&server[..], &["--token-file", &token]].concat(), "chmod 600"),
-        (&token, 0o640, [&client[..], &["--token-file", &token]].concat(), "chmod 600"),
+        (&token, 0o620, [&client[..], &["--token-file", &token]].concat(), "chmod 600"),
         (&identity, 0o604, [&client[..], &["--identity", &identity]].concat(), "chmod 600"),
         (&key, 0o644, [&server[..], &["--auth", "none"]].concat(), "chmod 600"),
         (&list, 0o666, [&server[..], &["--authorized-keys", &list]].concat(), "chmod go-w"),

@@ -134,6 +134,12 @@ impl Program {
         }
     }
 
+    /// The next line of stderr.
+    #[track_caller]
+    pub(crate) fn stderr_line(&mut self) -> String {
+        self.stderr.recv_timeout(PATIENCE).unwrap()
+    }
+
     /// The id of its process.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()

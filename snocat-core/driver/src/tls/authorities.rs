@@ -14,6 +14,7 @@ use snocat_core::auth::{CertificateJudge, Grant, Proven};
 use webpki::{BorrowedCertRevocationList, CertRevocationList, EndEntityCert};
 
 use super::trusted::{Exactly, Trusted, ignore_the_issuer};
+use super::verdicts::Verdicts;
 use super::{TlsError, is_authority, provider};
 
 /// The most bytes of a URI that is an identity. DNS names are never longer.
@@ -26,13 +27,15 @@ const MAX_URI: usize = 255;
 /// first URI. What stands in the subject is none, nor is a wildcard. It is granted what [`Grant::to`] says.
 ///
 /// Accepted is what webpki accepts (RFC 5280): no CA bit in the client's own certificate, name constraints, and, if
-/// there are extended key usages, that for clients among them.
+/// there are extended key usages, that for clients among them. What was accepted once is not verified again until one of
+/// its certificates expires: a newer revocation list is for new `ClientAuthorities`.
 pub struct ClientAuthorities {
     issued: Option<Arc<dyn ClientCertVerifier>>,
     exactly: Exactly,
     /// Checks the dates and purposes of those that are accepted exactly.
     listed: Option<Arc<dyn ClientCertVerifier>>,
     clock: Arc<dyn TimeProvider>,
+    verdicts: Verdicts,
 }
 
 impl fmt::Debug for ClientAuthorities {
@@ -67,7 +70,13 @@ impl ClientAuthorities {
         }
         let listed = verifier(exactly.as_anchors()?, Vec::new())?;
         let issued = verifier(authorities, revocation_lists)?;
-        Ok(Self { issued, exactly, listed, clock: Arc::new(DefaultTimeProvider) })
+        Ok(Self {
+            issued,
+            exactly,
+            listed,
+            clock: Arc::new(DefaultTimeProvider),
+            verdicts: Verdicts::default(),
+        })
     }
 
     /// With a clock that is not the system's.
@@ -120,9 +129,12 @@ impl CertificateJudge for ClientAuthorities {
         let Some((own, intermediates)) = chain.split_first() else {
             return Err("there is no certificate".to_owned());
         };
+        let now = self.clock.current_time().ok_or("what time it is, is not known")?;
+        if let Some(proven) = self.verdicts.get(chain, now.as_secs()) {
+            return Ok(proven);
+        }
         let parsed = EndEntityCert::try_from(own).map_err(|_| "the certificate cannot be read")?;
         let name = name(&parsed);
-        let now = self.clock.current_time().ok_or("what time it is, is not known")?;
         self.verify(own, intermediates, now).map_err(|error| {
             let name = name.as_deref().unwrap_or("without a name");
             // That is what it calls itself. For the log, no more.
@@ -130,7 +142,9 @@ impl CertificateJudge for ClientAuthorities {
         })?;
         let identity = name.ok_or("the certificate carries no name")?;
         let grant = Grant::to(&identity);
-        Ok(Proven::new(identity, grant))
+        let proven = Proven::new(identity, grant);
+        self.verdicts.put(chain, now.as_secs(), &proven);
+        Ok(proven)
     }
 }
 
@@ -179,4 +193,84 @@ fn known(error: &rustls::Error) -> Option<&'static str> {
         other if is_authority(other) => "the certificate is that of an authority, not of a client",
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+    use rustls::client::danger::HandshakeSignatureValid;
+    use rustls::pki_types::UnixTime;
+    use rustls::server::danger::ClientCertVerified;
+    use rustls::{DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// Counts how often a chain is verified.
+    #[derive(Debug)]
+    struct Counting(Arc<dyn ClientCertVerifier>, Arc<AtomicUsize>);
+
+    impl ClientCertVerifier for Counting {
+        fn root_hint_subjects(&self) -> &[DistinguishedName] {
+            self.0.root_hint_subjects()
+        }
+
+        fn verify_client_cert(
+            &self,
+            end_entity: &CertificateDer<'_>,
+            intermediates: &[CertificateDer<'_>],
+            now: UnixTime,
+        ) -> Result<ClientCertVerified, Error> {
+            self.1.fetch_add(1, Ordering::Relaxed);
+            self.0.verify_client_cert(end_entity, intermediates, now)
+        }
+
+        fn verify_tls12_signature(
+            &self,
+            message: &[u8],
+            certificate: &CertificateDer<'_>,
+            signature: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            self.0.verify_tls12_signature(message, certificate, signature)
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            message: &[u8],
+            certificate: &CertificateDer<'_>,
+            signature: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            self.0.verify_tls13_signature(message, certificate, signature)
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+            self.0.supported_verify_schemes()
+        }
+    }
+
+    #[test]
+    fn the_signatures_of_a_chain_are_not_checked_again_at_each_review() {
+        let key = KeyPair::generate().unwrap();
+        let mut authority = CertificateParams::default();
+        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let root = authority.self_signed(&key).unwrap().der().clone();
+        let issuer = Issuer::new(authority, key);
+        let mut client = CertificateParams::new(["alice".to_owned()]).unwrap();
+        client.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let alice = client.signed_by(&KeyPair::generate().unwrap(), &issuer).unwrap().der().clone();
+
+        let mut authorities = ClientAuthorities::new(vec![root], Vec::new()).unwrap();
+        let verified = Arc::new(AtomicUsize::new(0));
+        let inner = authorities.issued.clone().unwrap();
+        authorities.issued = Some(Arc::new(Counting(inner, verified.clone())));
+        let first = authorities.judge(std::slice::from_ref(&alice)).unwrap();
+        for _ in 0..3 {
+            assert_eq!(authorities.judge(std::slice::from_ref(&alice)).unwrap(), first);
+        }
+        assert_eq!(verified.load(Ordering::Relaxed), 1);
+        // What was refused is asked anew: it may become valid.
+        for _ in 0..2 {
+            authorities.judge(&[CertificateDer::from(alice[..alice.len() - 1].to_vec())]).unwrap_err();
+        }
+        assert_eq!(verified.load(Ordering::Relaxed), 1, "what cannot be read is not verified");
+    }
 }

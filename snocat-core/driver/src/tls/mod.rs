@@ -13,6 +13,7 @@ mod server;
 mod tests;
 mod trusted;
 mod validity;
+mod verdicts;
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
