@@ -19,6 +19,9 @@ pub struct Limits {
     /// The part of `early_bytes` that the connecting side spends outside stream 0, so that a second message
     /// of an authentication method still finds credit.
     pub early_bytes_outside: u32,
+    /// STREAM and CRYPTO frames that an unauthenticated peer may send, and datagrams. However short it is, quinn-proto keeps a
+    /// piece of up to 112 bytes for each frame that lies beyond a gap, and as much again for each packet that it answers.
+    pub early_frames: u32,
     /// Unauthenticated connections of one endpoint.
     pub unauthenticated: usize,
     /// Unauthenticated connections of one validated source (an IPv4 address, an IPv6 /64).
@@ -32,7 +35,8 @@ pub struct Limits {
     pub incoming: usize,
     /// How long an unauthenticated connection that has ended keeps its place, so that its peer can be told again.
     pub farewell_time: Duration,
-    /// Bytes kept for one such attempt, beside its first datagram, which is no longer than `datagram_bytes`.
+    /// Bytes of datagrams kept for one such attempt, beside its first datagram, which is no longer than `datagram_bytes`: the
+    /// rest of a long ClientHello, and some that come again. Of the shortest datagrams each byte costs ten.
     pub incoming_bytes: u64,
 
     /// Streams that the peer may have open at once, at the very most.
@@ -51,8 +55,9 @@ pub struct Limits {
     /// every second datagram does. Longer datagrams would allow more, but the window is announced before their length is
     /// known, and a path may become narrow at any time. What frames that are not full add is bounded by `cork_frames`.
     pub stream_window: u32,
-    /// Bytes of one stream that are read from beyond a gap, where a datagram is missing, so that its loss does not hold up the
-    /// credit for a round trip. All streams of a tunnel together have eight times that.
+    /// Memory for what is read of one stream from beyond a gap, where a datagram is missing, so that its loss does not hold up
+    /// the credit for a round trip. It counts what is allocated: the bytes, and 192 more for each piece. So it takes a whole
+    /// `stream_window` in full frames. All streams of a tunnel together have eight times that.
     pub gap_bytes: u32,
     /// STREAM frames of a stream that have come since it was last read empty, from which on the peer is asked to cork it: to
     /// hold short writes back until there are `cork_bytes` of them.
@@ -140,18 +145,19 @@ impl Default for Limits {
             early_streams: 4,
             early_bytes: 16 * KIB,
             early_bytes_outside: 8 * KIB,
+            early_frames: 512,
             unauthenticated: 1024,
             unauthenticated_per_source: 64,
             retry_from: 256,
             retry_from_per_source: 16,
             incoming: 1024,
             farewell_time: Duration::from_secs(1),
-            incoming_bytes: 64 * u64::from(KIB),
+            incoming_bytes: 8 * u64::from(KIB),
             streams: 8192,
             streams_listening: 64,
             streams_connecting: 1024,
             stream_window: 2 * MIB,
-            gap_bytes: 2 * MIB,
+            gap_bytes: 5 * MIB / 2,
             cork_frames: 256,
             cork_bytes: 4096,
             datagram_bytes: 8972,

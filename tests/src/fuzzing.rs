@@ -2,7 +2,7 @@
 
 mod auth;
 mod tunnel;
-mod unsealed;
+pub(crate) mod unsealed;
 
 use snocat_core::open::{Answer, AnswerDecoder, Header, HeaderDecoder};
 use snocat_core::pipe::{End, Input, Pipe};

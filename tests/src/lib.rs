@@ -11,6 +11,7 @@ mod descriptors;
 mod duo;
 pub mod fuzzing;
 pub mod goodput;
+pub mod hostile;
 mod joined;
 mod lab;
 pub mod model;

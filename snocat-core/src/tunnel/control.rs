@@ -462,7 +462,7 @@ impl Tunnel {
     fn flush_control(&mut self) {
         let Some(stream) = self.control.stream else { return };
         while let Some(front) = self.control.unsent.front_mut() {
-            match self.connection.send_stream(stream).write_chunks(std::slice::from_mut(front)) {
+            match self.segments.write(&mut self.connection, stream, front) {
                 Ok(_) if front.is_empty() => drop(self.control.unsent.pop_front()),
                 Ok(_) => {}
                 Err(WriteError::Blocked) => break,

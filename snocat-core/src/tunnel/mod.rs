@@ -15,11 +15,13 @@ use quinn_proto::{Connection, Dir, StreamEvent, VarInt};
 
 mod control;
 mod event;
+mod segments;
 mod streams;
 mod window;
 
 use control::Control;
 pub use event::{BindingId, CloseReason, ClosedBy, Event, StreamId, Ticket};
+use segments::Segments;
 use streams::Stream;
 pub use streams::{OpenError, ReadError, ReadStatus, Serving, StreamStage, WriteError};
 use window::Window;
@@ -34,6 +36,9 @@ use crate::quic::Transmit;
 
 /// The ALPN protocol name of this protocol (Protocol.md, "Transport").
 pub const ALPN: &[u8] = b"snocat/1";
+
+/// Connection ids that the peer has retired and that were not replaced yet. It knows of eight at a time.
+const CONNECTION_IDS: u64 = 64;
 
 /// The caller asked for something that this tunnel cannot do now. Nothing has changed.
 #[derive(Debug, thiserror::Error, Clone, Copy, PartialEq, Eq)]
@@ -113,6 +118,7 @@ pub struct Tunnel {
     deadlines: BTreeSet<(Instant, Deadline)>,
     stalled: BTreeSet<(Instant, StreamId)>,
     window: Window,
+    segments: Segments,
     /// How often the peer had said that the connection's window is used up when that was last seen to.
     peer_blocked: u64,
     /// Bytes that may still be sent outside stream 0 before the outcome.
@@ -124,6 +130,8 @@ pub struct Tunnel {
     /// Bytes of all streams that were read from beyond a gap.
     beyond_gaps: u64,
     events: VecDeque<Event>,
+    /// Whether [`Event::StreamsAvailable`] is among the events.
+    streams_available: bool,
     endpoint_events: VecDeque<EndpointEvent>,
     /// Something was done since `poll_transmit` last said that it has nothing.
     transmit_due: bool,
@@ -191,12 +199,14 @@ impl Tunnel {
                 limits.stream_window.into(),
                 limits.stalled_bytes,
             ),
+            segments: Segments::new(limits.send_window),
             peer_blocked: 0,
             early_budget: limits.early_bytes_outside.into(),
             early_blocked: Vec::new(),
             waited: 0,
             beyond_gaps: 0,
             events: VecDeque::new(),
+            streams_available: false,
             endpoint_events: VecDeque::new(),
             transmit_due: true,
             next_ticket: 0,
@@ -224,6 +234,7 @@ impl Tunnel {
         }
         self.connection.handle_event(event.0);
         self.process();
+        self.check_early_frames();
     }
 
     /// Lets everything happen that is due at `now`. Calling it early does no harm.
@@ -263,6 +274,7 @@ impl Tunnel {
         match event {
             Event::Readable { stream } => self.forget_notice(stream, |notices| &mut notices.readable),
             Event::Writable { stream } => self.forget_notice(stream, |notices| &mut notices.writable),
+            Event::StreamsAvailable => self.streams_available = false,
             _ => {}
         }
         Some(event)
@@ -459,12 +471,49 @@ impl Tunnel {
     }
 
     fn collect_endpoint_events(&mut self) {
+        let mut any = false;
         while let Some(event) = self.connection.poll_endpoint_events() {
             if self.forgotten {
                 continue;
             }
+            any = true;
             self.forgotten = event.is_drained();
             self.endpoint_events.push_back(EndpointEvent(EndpointEventKind::Quic(event)));
+        }
+        if any {
+            self.check_connection_ids();
+        }
+    }
+
+    /// quinn-proto answers each connection id that the peer retires with a new one, and keeps those that it cannot send. A
+    /// peer that acknowledges nothing could make it keep any number.
+    fn check_connection_ids(&mut self) {
+        let stats = self.connection.stats();
+        let unsent = stats.frame_rx.retire_connection_id.saturating_sub(stats.frame_tx.new_connection_id);
+        if unsent > CONNECTION_IDS {
+            self.close_with(Refusal::new(Code::LIMIT, "connection ids are retired before they are used"));
+        }
+    }
+
+    /// A stranger that sends its few bytes in many frames makes quinn-proto keep a piece for each, and one that sends nothing
+    /// but pings the packets that answer them.
+    fn check_early_frames(&mut self) {
+        if !matches!(
+            self.phase,
+            Phase::Handshake(Role::Listening { .. }) | Phase::Authenticating(Role::Listening { .. })
+        ) {
+            return;
+        }
+        let stats = self.connection.stats();
+        let frames = stats.frame_rx.crypto + stats.frame_rx.stream;
+        if frames.max(stats.udp_rx.datagrams) > self.limits.early_frames.into() {
+            self.close_with(Refusal::new(Code::LIMIT, "too many frames before the outcome"));
+        }
+    }
+
+    fn notify_streams_available(&mut self) {
+        if !std::mem::replace(&mut self.streams_available, true) {
+            self.events.push_back(Event::StreamsAvailable);
         }
     }
 
@@ -477,7 +526,7 @@ impl Tunnel {
                 self.raise_stream_limit();
                 self.take_streams();
             }
-            StreamEvent::Available { dir: Dir::Bi } => self.events.push_back(Event::StreamsAvailable),
+            StreamEvent::Available { dir: Dir::Bi } => self.notify_streams_available(),
             StreamEvent::Opened { .. } | StreamEvent::Available { .. } => {}
             // Of other streams, `process` hands it on.
             StreamEvent::Writable { .. } => self.control_event(&event),

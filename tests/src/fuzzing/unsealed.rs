@@ -14,7 +14,7 @@ use snocat_core::quic::crypto::{
 use snocat_core::sim::plain::{PlainClient, PlainServer};
 
 /// A side of the plain handshake whose packets carry no checksum.
-pub(super) struct Unsealed<T>(pub(super) Arc<T>);
+pub(crate) struct Unsealed<T>(pub(crate) Arc<T>);
 
 impl ClientConfig for Unsealed<PlainClient> {
     fn start_session(

@@ -119,8 +119,10 @@ impl Tunnel {
         };
         let fits = held_back.len() + data.len() < most;
         if fits {
-            if held_back.is_empty() {
-                held_back.reserve_exact(most);
+            if held_back.capacity() - held_back.len() < data.len() {
+                // Not `most` at once: a peer can cork each of its streams with a few bytes.
+                let length = held_back.len();
+                held_back.reserve_exact((2 * (length + data.len())).min(most) - length);
             }
             held_back.extend_from_slice(data);
         }

@@ -191,9 +191,8 @@ impl Tunnel {
             return false;
         }
         while !stream.front.is_empty() {
-            let mut sender = self.connection.send_stream(id.0);
-            match sender.write_chunks(std::slice::from_mut(&mut stream.front)) {
-                Ok(written) if early => self.early_budget -= written.bytes as u64,
+            match self.segments.write(&mut self.connection, id.0, &mut stream.front) {
+                Ok(written) if early => self.early_budget -= written as u64,
                 Ok(_) => {}
                 Err(quinn_proto::WriteError::Blocked) => return false,
                 Err(_) => stream.front.clear(),

@@ -6,6 +6,10 @@
 //! quinn-proto bears only so many before it ends the connection (see [`Limits::stream_window`](crate::Limits::stream_window)).
 //!
 //! So from its first gap on a stream is read as its pieces come, up to a bound, and put in order here.
+//!
+//! The bound counts what is allocated. A piece as quinn-proto gives it keeps a whole datagram alive, or all that quinn-proto
+//! has merged, and does not tell how much that is. So a piece from beyond a gap is copied, and charged with what its places
+//! in the maps cost beside its bytes. What comes in order is not copied.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -19,6 +23,10 @@ const FRAMES: u32 = 16;
 /// All streams of a tunnel together keep as much from beyond gaps as so many of them.
 const TOGETHER: u64 = 8;
 
+/// What a piece from beyond a gap costs beside its bytes: its share of the nodes of the map here and of quinn-proto's set of
+/// what has come, at the least that these nodes are filled, and of the allocator.
+const PIECE: u64 = 192;
+
 /// The bytes of a stream on their way to the application.
 #[derive(Debug, Default)]
 pub(super) struct Order {
@@ -31,6 +39,7 @@ pub(super) struct Order {
     by_piece: bool,
     /// What was read from beyond a gap, by its place in the stream.
     beyond: BTreeMap<u64, Bytes>,
+    /// What that costs: its bytes, and [`PIECE`] for each piece.
     beyond_bytes: u64,
     /// All of the stream was read from quinn-proto.
     complete: bool,
@@ -48,11 +57,11 @@ impl Order {
         self.frames = self.frames.saturating_sub(1);
     }
 
-    /// Keeps a piece from beyond a gap.
-    fn keep(&mut self, offset: u64, piece: Bytes) {
+    /// Keeps a copy of a piece from beyond a gap.
+    fn keep(&mut self, offset: u64, piece: &[u8]) {
         self.frames = self.frames.saturating_sub(1);
-        self.beyond_bytes += piece.len() as u64;
-        self.beyond.insert(offset, piece);
+        self.beyond_bytes += piece.len() as u64 + PIECE;
+        self.beyond.insert(offset, Bytes::copy_from_slice(piece));
     }
 
     /// Moves out what is next of what was kept, up to `most` bytes. Returns how many.
@@ -64,12 +73,14 @@ impl Order {
             let rest = piece.split_off(piece.len().min(most - released));
             released += piece.len();
             self.next += piece.len() as u64;
-            if !rest.is_empty() {
+            self.beyond_bytes -= piece.len() as u64;
+            if rest.is_empty() {
+                self.beyond_bytes -= PIECE;
+            } else {
                 self.beyond.insert(self.next, rest);
             }
             out.push_back(piece);
         }
-        self.beyond_bytes -= released as u64;
         released
     }
 }
@@ -111,21 +122,29 @@ impl Tunnel {
             return Ok(if order.beyond.is_empty() { ReadStatus::Finished } else { ReadStatus::More });
         }
         let limit = u64::from(self.limits.gap_bytes);
-        let is_full = |bytes: u64| bytes >= limit || others + bytes >= limit * TOGETHER;
+        // The bytes that one more piece may have.
+        let room = |used: u64| {
+            let left = limit.saturating_sub(used).min((limit * TOGETHER).saturating_sub(others + used));
+            usize::try_from(left.saturating_sub(PIECE)).unwrap_or(usize::MAX)
+        };
         let mut receiver = self.connection.recv_stream(id.0);
         let mut chunks = receiver.read(!order.by_piece).map_err(|_| ReadError::Closed)?;
         let result = loop {
             if *wanted == 0 {
                 break Ok(ReadStatus::More);
             }
+            let mut most = *wanted;
             // The first piece that is there comes first. None of its bytes: where it begins.
-            if is_full(order.beyond_bytes)
+            if order.by_piece
                 && let Ok(Some(first)) = chunks.next(0)
                 && first.offset != order.next
             {
-                break Ok(ReadStatus::Blocked);
+                most = room(order.beyond_bytes);
+                if most == 0 {
+                    break Ok(ReadStatus::Blocked);
+                }
             }
-            match chunks.next(*wanted) {
+            match chunks.next(most) {
                 Ok(Some(chunk)) => {
                     let bytes = chunk.bytes.len();
                     *credited += bytes as u64;
@@ -136,7 +155,7 @@ impl Tunnel {
                         *wanted -= order.release(*wanted, out);
                         continue;
                     }
-                    order.keep(chunk.offset, chunk.bytes);
+                    order.keep(chunk.offset, &chunk.bytes);
                 }
                 Ok(None) => {
                     order.complete = true;
@@ -168,7 +187,7 @@ mod tests {
     fn order(pieces: &[(u64, &'static [u8])]) -> Order {
         let mut order = Order::default();
         for (offset, piece) in pieces {
-            order.keep(*offset, Bytes::from_static(piece));
+            order.keep(*offset, piece);
         }
         order
     }
@@ -187,8 +206,8 @@ mod tests {
         assert_eq!(released(&mut order, 9), b"");
         order.advance(2);
         assert_eq!(released(&mut order, 9), b"cd");
-        assert_eq!(order.beyond_bytes, 1);
-        order.keep(4, Bytes::from_static(b"e"));
+        assert_eq!(order.beyond_bytes, PIECE + 1);
+        order.keep(4, b"e");
         assert_eq!(released(&mut order, 9), b"ef");
         assert_eq!((order.next, order.beyond_bytes), (6, 0));
     }

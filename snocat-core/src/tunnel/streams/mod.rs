@@ -261,18 +261,17 @@ impl Tunnel {
                 return Err(WriteError::Blocked);
             }
         }
-        let written =
-            match self.connection.send_stream(stream.0).write_chunks(std::slice::from_mut(&mut piece)) {
-                Ok(written) => written.bytes,
-                Err(quinn_proto::WriteError::Blocked) => {
-                    self.wait_to_write(stream);
-                    return Err(WriteError::Blocked);
-                }
-                Err(quinn_proto::WriteError::Stopped(code)) => {
-                    return Err(WriteError::Stopped(Code::new(code.into_inner())));
-                }
-                Err(quinn_proto::WriteError::ClosedStream) => return Err(WriteError::Closed),
-            };
+        let written = match self.segments.write(&mut self.connection, stream.0, &mut piece) {
+            Ok(written) => written,
+            Err(quinn_proto::WriteError::Blocked) => {
+                self.wait_to_write(stream);
+                return Err(WriteError::Blocked);
+            }
+            Err(quinn_proto::WriteError::Stopped(code)) => {
+                return Err(WriteError::Stopped(Code::new(code.into_inner())));
+            }
+            Err(quinn_proto::WriteError::ClosedStream) => return Err(WriteError::Closed),
+        };
         self.touch(now);
         if !self.is_established() {
             self.early_budget -= written as u64;
@@ -282,7 +281,8 @@ impl Tunnel {
         Ok(written)
     }
 
-    /// Reads up to `max` bytes (at least 1) into `out`, as the chunks they arrived in. Nothing is copied.
+    /// Reads up to `max` bytes (at least 1) into `out`, as the chunks they arrived in. Nothing is copied but what came
+    /// while something before it was missing.
     ///
     /// Nothing is read before the stream was accepted.
     ///
@@ -558,7 +558,7 @@ impl Tunnel {
         self.clear_deadline(id);
         let full = self.streams.len() >= self.own_limit();
         if self.streams.remove(&id).is_some() && full {
-            self.events.push_back(Event::StreamsAvailable);
+            self.notify_streams_available();
         }
     }
 
