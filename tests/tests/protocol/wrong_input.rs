@@ -148,7 +148,7 @@ fn on_stream_0() {
         ),
         (
             "a first frame that is not OFFER, of the listening side not SELECT, whatever its type",
-            [Frame::PROOF, Frame::OUTCOME, Frame::BIND, 0x09, 0x0a, 0x12, 0x15]
+            [Frame::PROOF, Frame::OUTCOME, Frame::BIND, 0x09, 0x0a, 0x12, 0x17]
                 .into_iter()
                 .flat_map(|kind| [connecting(&[(kind, b"")]), listening(&[(kind, b"")])])
                 .collect(),
@@ -187,9 +187,9 @@ fn on_stream_0() {
                 vec![
                     connecting(&[OFFER, (0x09, b"")]),
                     listening(&[SELECT, (0x09, b"")]),
-                    listening(&[SELECT, (0x15, b""), (Frame::OUTCOME, b"\x04peer\0")]),
+                    listening(&[SELECT, (0x17, b""), (Frame::OUTCOME, b"\x04peer\0")]),
                 ],
-                up(|bench| bench.frame(0x15, b"")).to_vec(),
+                up(|bench| bench.frame(0x17, b"")).to_vec(),
                 up(|bench| bench.frame((1 << 40) + 1, b"")).to_vec(),
             ]
             .concat(),
@@ -319,6 +319,10 @@ fn on_stream_0() {
         (
             "CORK that is malformed, or neither on nor off",
             control(Frame::CORK, [&b""[..], b"\x04", b"\x04\x02", b"\x04\x40"]),
+        ),
+        (
+            "RESET_AT that is malformed",
+            control(Frame::RESET_AT, [&b""[..], b"\x04", b"\x04\x10", b"\x04\x10\x40"]),
         ),
     ];
     compare("On stream 0", &cases);
