@@ -3,7 +3,8 @@
 //! Pure: told what happened on either side, it says what to do on the other. Bytes do not pass through it.
 //!
 //! Two directions, *up* from TCP to the stream and *down* from the stream to TCP, end one by one when they end
-//! well and together when anything fails, so that a cut-off transfer never looks complete.
+//! well and together when anything fails, so that a cut-off transfer never looks complete. A failure goes behind the bytes
+//! that came before it: what TCP has received is delivered to the stream, and what the peer has sent to TCP.
 
 use crate::code::Code;
 
@@ -12,8 +13,10 @@ use crate::code::Code;
 pub enum Input {
     /// TCP's read side ended, and everything before was written to the stream.
     TcpEof,
-    /// Reading or writing TCP failed, or it was reset.
+    /// Reading or writing TCP failed, or it was reset. What it has received before is still to be written to the stream.
     TcpFailed,
+    /// After [`Self::TcpFailed`]: everything that TCP had received was written to the stream.
+    TcpDrained,
     /// The stream's read side ended (FIN), and everything before was written to TCP.
     StreamEof,
     /// The peer reset its half of the stream.
@@ -32,6 +35,8 @@ pub enum Input {
 pub struct Actions {
     /// Finish this side's half of the stream (FIN).
     pub finish: bool,
+    /// End this side's half of the stream with a failure, behind everything written.
+    pub finish_with_error: Option<Code>,
     /// Reset this side's half of the stream.
     pub reset: Option<Code>,
     /// Tell the peer to stop its half of the stream.
@@ -55,6 +60,10 @@ pub struct Pipe {
     up: Up,
     /// Whether bytes may still come from the stream.
     down: bool,
+    /// Whether TCP can neither be read any further than what it has received, nor written.
+    tcp_failed: bool,
+    /// What one direction has failed with while the other one goes on.
+    failed: Option<Code>,
     end: Option<End>,
 }
 
@@ -75,7 +84,7 @@ impl Default for Pipe {
 impl Pipe {
     /// A pipe with both directions open.
     pub const fn new() -> Self {
-        Self { up: Up::Open, down: true, end: None }
+        Self { up: Up::Open, down: true, tcp_failed: false, failed: None, end: None }
     }
 
     /// Takes in what happened, and says what to do: nothing, once there is an [end](Self::end).
@@ -85,27 +94,50 @@ impl Pipe {
             return actions;
         }
         match input {
-            Input::TcpEof if self.up == Up::Open => {
+            Input::TcpEof if self.up == Up::Open && !self.tcp_failed => {
                 self.up = Up::Finishing;
                 actions.finish = true;
+            }
+            Input::TcpFailed => {
+                actions.stop = std::mem::take(&mut self.down).then_some(Code::RESET);
+                self.tcp_failed = true;
+                self.failed = self.failed.or(Some(Code::RESET));
+                // What was finished is still delivered.
+                if self.up != Up::Open {
+                    self.up = Up::Done;
+                }
+            }
+            Input::TcpDrained if self.tcp_failed && self.up == Up::Open => {
+                actions.finish_with_error = Some(Code::RESET);
+                self.up = Up::Done;
             }
             Input::StreamFinished if self.up == Up::Finishing => self.up = Up::Done,
             Input::StreamEof if self.down => {
                 self.down = false;
-                actions.shutdown = true;
+                actions.shutdown = self.failed.is_none();
             }
-            Input::TcpFailed => return self.abort(Code::RESET, true, true),
             // The half that the peer reset needs no stop any more.
-            Input::StreamReset(code) if self.down => return self.abort(code, true, false),
-            Input::StreamStopped(code) if self.up != Up::Done => return self.abort(code, true, true),
+            Input::StreamReset(code) if self.down => {
+                self.down = false;
+                actions.reset = self.cut_off(code);
+            }
+            // What the peer has sent before is still delivered.
+            Input::StreamStopped(code) if self.up != Up::Done => actions.reset = self.cut_off(code),
             // Nobody is left to be told anything.
-            Input::TunnelLost => return self.abort(Code::CLOSED, false, false),
+            Input::TunnelLost => self.end = Some(End::Abort(Code::CLOSED)),
             _ => {}
         }
-        if self.up == Up::Done && !self.down {
-            self.end = Some(End::Clean);
+        if self.end.is_none() && self.up == Up::Done && !self.down {
+            self.end = Some(self.failed.map_or(End::Clean, End::Abort));
         }
         actions
+    }
+
+    /// This side's half carries no more bytes. Returns what to reset it with, if it is not over already.
+    fn cut_off(&mut self, code: Code) -> Option<Code> {
+        self.failed = self.failed.or(Some(code));
+        let open = std::mem::replace(&mut self.up, Up::Done) != Up::Done;
+        open.then_some(code)
     }
 
     /// How it ended, once both sides are over: close TCP like this, and forget the stream. It does not change any more.
@@ -118,18 +150,14 @@ impl Pipe {
         self.end.is_none() && self.up == Up::Open
     }
 
+    /// Whether TCP has failed, and what it has received is still to be written to the stream.
+    pub fn is_draining(&self) -> bool {
+        self.tcp_failed && self.up_open()
+    }
+
     /// Whether the stream is still to be read for TCP.
     pub const fn down_open(&self) -> bool {
         self.end.is_none() && self.down
-    }
-
-    fn abort(&mut self, code: Code, reset: bool, stop: bool) -> Actions {
-        self.end = Some(End::Abort(code));
-        Actions {
-            reset: (reset && self.up != Up::Done).then_some(code),
-            stop: (stop && self.down).then_some(code),
-            ..Actions::default()
-        }
     }
 }
 
@@ -137,9 +165,10 @@ impl Pipe {
 mod tests {
     use super::*;
 
-    const INPUTS: [Input; 9] = [
+    const INPUTS: [Input; 10] = [
         Input::TcpEof,
         Input::TcpFailed,
+        Input::TcpDrained,
         Input::StreamEof,
         Input::StreamReset(Code::LIMIT),
         Input::StreamReset(Code::NONE),
@@ -161,118 +190,127 @@ mod tests {
         (inputs.iter().map(|input| pipe.handle(*input)).collect(), pipe.end())
     }
 
-    fn code_of(input: Input) -> Option<Code> {
-        match input {
-            Input::TcpFailed => Some(Code::RESET),
-            Input::StreamReset(code) | Input::StreamStopped(code) => Some(code),
-            Input::TunnelLost => Some(Code::CLOSED),
-            _ => None,
-        }
+    /// Whether `first` was said, and `then` some time after it.
+    fn in_order(inputs: &[Input], first: Input, then: Input) -> bool {
+        let place = inputs.iter().position(|input| *input == first);
+        place.is_some_and(|place| inputs.iter().skip(place).any(|input| *input == then))
     }
 
-    /// Said without the machine: what a history means.
-    struct Said<'a>(&'a [Input]);
-
-    impl Said<'_> {
-        fn place(&self, input: Input) -> Option<usize> {
-            self.0.iter().position(|said| *said == input)
-        }
-
-        fn eof(&self) -> bool {
-            self.place(Input::TcpEof).is_some()
-        }
-
-        /// The end was acknowledged, after there was one.
-        fn acknowledged(&self) -> bool {
-            self.place(Input::TcpEof)
-                .is_some_and(|eof| self.0.iter().skip(eof).any(|said| *said == Input::StreamFinished))
-        }
-
-        fn delivered(&self) -> bool {
-            self.place(Input::StreamEof).is_some()
-        }
-
-        fn fails(&self, input: Input) -> bool {
-            match input {
-                Input::TcpFailed | Input::TunnelLost => true,
-                Input::StreamReset(_) => !self.delivered(),
-                Input::StreamStopped(_) => !self.acknowledged(),
-                _ => false,
-            }
-        }
-    }
-
-    /// Every sequence of 5 inputs against the rules, each step by itself.
     #[test]
-    fn all_sequences() {
+    fn nothing_happens_after_the_end_which_stays() {
         for inputs in sequences(5) {
             let mut pipe = Pipe::new();
-            let mut end = None;
-            for (step, input) in inputs.iter().enumerate() {
-                let before = Said(&inputs[..step]);
-                let after = Said(&inputs[..=step]);
+            for input in &inputs {
+                let before = pipe.end();
                 let actions = pipe.handle(*input);
-                let context = format!("{:?} -> {actions:?}", after.0);
-                if end.is_some() {
-                    assert_eq!(actions, Actions::default(), "nothing after the end: {context}");
-                } else if before.fails(*input) {
-                    let code = code_of(*input).unwrap();
-                    let told = *input != Input::TunnelLost;
-                    let reset = told && !before.acknowledged();
-                    let stop = told && !before.delivered() && !matches!(input, Input::StreamReset(_));
-                    let expected = Actions {
-                        reset: reset.then_some(code),
-                        stop: stop.then_some(code),
-                        ..Actions::default()
-                    };
-                    assert_eq!(actions, expected, "both sides learn of it: {context}");
-                    end = Some(End::Abort(code));
-                } else {
-                    let complete = after.acknowledged() && after.delivered();
-                    let expected = Actions {
-                        finish: after.eof() && !before.eof(),
-                        shutdown: after.delivered() && !before.delivered(),
-                        ..Actions::default()
-                    };
-                    assert_eq!(actions, expected, "{context}");
-                    end = complete.then_some(End::Clean);
+                if before.is_some() {
+                    assert_eq!((actions, pipe.end()), (Actions::default(), before), "{inputs:?}");
+                    assert!(!pipe.up_open() && !pipe.down_open() && !pipe.is_draining());
                 }
-                assert_eq!(pipe.end(), end, "once there is an end it stays: {context}");
-                assert_eq!(pipe.up_open(), end.is_none() && !after.eof(), "{context}");
-                assert_eq!(pipe.down_open(), end.is_none() && !after.delivered(), "{context}");
             }
         }
     }
 
-    /// The same sequences against properties that hold over the whole of each.
+    /// A cut-off transfer never looks complete.
     #[test]
-    fn what_always_holds() {
+    fn it_ends_cleanly_only_if_nothing_is_missing() {
+        use Input::{StreamEof, StreamFinished, TcpEof};
         for inputs in sequences(5) {
             let (actions, end) = run(&inputs);
-            let count = |what: fn(&Actions) -> bool| actions.iter().filter(|actions| what(actions)).count();
-            assert!(count(|actions| actions.finish) <= 1 && count(|actions| actions.shutdown) <= 1);
             if end == Some(End::Clean) {
-                for needed in [Input::TcpEof, Input::StreamFinished, Input::StreamEof] {
-                    assert!(inputs.contains(&needed), "clean without {needed:?}: {inputs:?}");
-                }
-                assert_eq!(count(|actions| actions.reset.is_some() || actions.stop.is_some()), 0);
+                assert!(
+                    inputs.contains(&StreamEof) && in_order(&inputs, TcpEof, StreamFinished),
+                    "{inputs:?}"
+                );
+                let expected = |what: fn(&Actions) -> bool| actions.iter().filter(|one| what(one)).count();
+                assert_eq!((expected(|one| one.finish), expected(|one| one.shutdown)), (1, 1), "{inputs:?}");
+                let failed = |one: &Actions| one.reset.or(one.stop).or(one.finish_with_error).is_some();
+                assert!(!actions.iter().any(failed), "{inputs:?}");
             }
-            let lost = inputs.iter().any(|input| matches!(input, Input::TcpFailed | Input::TunnelLost));
-            assert!(!lost || end.is_some(), "a lost side always ends it: {inputs:?}");
         }
     }
 
-    /// However it goes on, the loss of the tunnel is the end of it.
+    /// Each side learns of each end once, and of a failure with its code.
     #[test]
-    fn nothing_outlives_its_tunnel() {
-        for inputs in sequences(4) {
-            let mut pipe = Pipe::new();
-            for input in inputs {
-                pipe.handle(input);
+    fn both_sides_are_told_once() {
+        for inputs in sequences(5) {
+            let (actions, end) = run(&inputs);
+            let count = |what: fn(&Actions) -> bool| actions.iter().filter(|one| what(one)).count();
+            let finished = count(|one| one.finish) + count(|one| one.finish_with_error.is_some());
+            let (reset, stopped) = (count(|one| one.reset.is_some()), count(|one| one.stop.is_some()));
+            assert!(
+                finished <= 1 && reset <= 1 && stopped <= 1 && count(|one| one.shutdown) <= 1,
+                "{inputs:?}"
+            );
+            assert!(count(|one| one.finish_with_error.is_some()) + reset <= 1, "{inputs:?}");
+            let lost = end == Some(End::Abort(Code::CLOSED));
+            if end.is_some() && !lost {
+                assert!(finished + reset >= 1, "this side's half ends: {inputs:?}");
+                let by_peer = |input: &Input| matches!(input, Input::StreamEof | Input::StreamReset(_));
+                assert!(stopped == 1 || inputs.iter().any(by_peer), "the peer's half ends: {inputs:?}");
             }
-            pipe.handle(Input::TunnelLost);
-            assert!(pipe.end().is_some() && !pipe.up_open() && !pipe.down_open());
+            for (input, actions) in inputs.iter().zip(&actions) {
+                let of_peer = match input {
+                    Input::StreamReset(code) | Input::StreamStopped(code) => Some(*code),
+                    _ => None,
+                };
+                assert!(actions.reset.is_none_or(|code| Some(code) == of_peer), "{inputs:?}");
+                assert!(actions.stop.is_none_or(|_| *input == Input::TcpFailed), "{inputs:?}");
+            }
         }
+    }
+
+    /// What was sent before a failure is delivered before it is.
+    #[test]
+    fn a_failure_goes_behind_the_bytes() {
+        for inputs in sequences(5) {
+            let mut pipe = Pipe::new();
+            for (step, input) in inputs.iter().enumerate() {
+                let before = pipe.clone();
+                let actions = pipe.handle(*input);
+                let said = &inputs[..=step];
+                match input {
+                    Input::TcpFailed if before.up_open() => {
+                        assert!(pipe.is_draining() && pipe.end().is_none(), "TCP is read on: {said:?}");
+                    }
+                    Input::TcpDrained if before.is_draining() => {
+                        assert_eq!(actions.finish_with_error, Some(Code::RESET), "{said:?}");
+                        assert!(matches!(pipe.end(), Some(End::Abort(_))), "{said:?}");
+                    }
+                    Input::StreamStopped(_) if before.down_open() => {
+                        assert!(pipe.down_open() && !pipe.up_open(), "the stream is read on: {said:?}");
+                    }
+                    _ => {}
+                }
+                // A half that has ended well is left alone by what happens to TCP.
+                let finished = said.contains(&Input::TcpEof) && !before.up_open();
+                let by_tcp = *input == Input::TcpFailed && finished;
+                assert!(!by_tcp || actions.reset.or(actions.finish_with_error).is_none(), "{said:?}");
+            }
+        }
+    }
+
+    /// However it goes on, either loss is the end of it.
+    #[test]
+    fn nothing_outlives_its_tunnel_or_its_connection() {
+        for inputs in sequences(4) {
+            for last in [&[Input::TunnelLost][..], &[Input::TcpFailed, Input::TcpDrained]] {
+                let (_, end) = run(&[&inputs, last].concat());
+                assert!(end.is_some(), "{inputs:?} {last:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_first_failure_gives_the_code() {
+        use Input::{StreamEof, StreamReset, StreamStopped, TcpDrained, TcpFailed};
+        let end = |inputs: &[Input]| run(inputs).1;
+        assert_eq!(end(&[TcpFailed, TcpDrained]), Some(End::Abort(Code::RESET)));
+        assert_eq!(end(&[StreamReset(Code::BUSY)]), Some(End::Abort(Code::BUSY)));
+        assert_eq!(end(&[StreamStopped(Code::LIMIT), StreamEof]), Some(End::Abort(Code::LIMIT)));
+        let stopped_first = [StreamStopped(Code::LIMIT), StreamReset(Code::BUSY)];
+        assert_eq!(end(&stopped_first), Some(End::Abort(Code::LIMIT)));
+        assert_eq!(run(&stopped_first).0[1], Actions::default(), "its own half is reset already");
     }
 
     #[test]

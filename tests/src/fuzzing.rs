@@ -187,6 +187,7 @@ pub fn pipe(data: &[u8]) {
             3 => Input::StreamReset(code),
             4 => Input::StreamStopped(code),
             5 => Input::TunnelLost,
+            7 => Input::TcpDrained,
             _ => Input::StreamFinished,
         };
         acknowledged |= eof && input == Input::StreamFinished;

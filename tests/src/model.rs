@@ -208,6 +208,8 @@ pub struct Direction {
     pub arrived: bool,
     /// The codes that its writer may have cut it off with.
     pub reset: Vec<Code>,
+    /// Whether its writer has cut it off behind what it had written.
+    pub kept: bool,
     /// The codes that its reader may have refused more with.
     pub stopped: Vec<Code>,
     /// Whether its reader has cut it off.
@@ -232,6 +234,7 @@ impl Direction {
             finished: false,
             arrived: false,
             reset: Vec::new(),
+            kept: false,
             stopped: Vec::new(),
             cut: false,
             end: None,
@@ -244,6 +247,11 @@ impl Direction {
     /// Whether its writer may still write.
     pub fn is_writable(&self) -> bool {
         !self.finished && self.reset.is_empty()
+    }
+
+    /// Whether all that was written must be read before it is cut off.
+    pub fn is_kept(&self) -> bool {
+        self.kept && self.reset.len() == 1 && self.stopped.is_empty()
     }
 
     /// Whether its reader may still read.

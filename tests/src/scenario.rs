@@ -172,6 +172,8 @@ pub enum Op {
     Finish { nth: u8 },
     /// The n-th direction that is open is cut off by its writer.
     Reset { nth: u8, code: u8 },
+    /// The n-th direction that is open fails behind what was written.
+    Fail { nth: u8, code: u8 },
     /// The n-th direction that is open is cut off by its reader.
     Stop { nth: u8, code: u8 },
     /// One side of the n-th tunnel asks for a port.

@@ -115,9 +115,12 @@ impl<R: Runtime> Copy<R> {
         for input in self.stream.poll_happened(context).into_iter().flatten() {
             self.handle(input);
         }
-        let up = self.poll_up(context);
+        let mut up = self.poll_up(context);
         let down = self.poll_down(context);
         self.poll_look(context);
+        if self.pipe.is_draining() {
+            up = self.poll_up(context);
+        }
         if let Some(end) = self.pipe.end() {
             if end == End::Clean {
                 let _closing_anyway = self.tcp.close_with_reset(false);
@@ -135,7 +138,12 @@ impl<R: Runtime> Copy<R> {
             if !self.pipe.up_open() {
                 return Turn::Waiting;
             }
-            if self.up.is_empty() {
+            if self.up.is_empty() && self.pipe.is_draining() {
+                self.up = self.drain_tcp();
+                if self.up.is_empty() {
+                    self.handle(Input::TcpDrained);
+                }
+            } else if self.up.is_empty() {
                 match self.read_tcp(context) {
                     Poll::Ready(Ok(bytes)) if bytes.is_empty() => self.handle(Input::TcpEof),
                     Poll::Ready(Ok(bytes)) => self.up = bytes,
@@ -145,7 +153,11 @@ impl<R: Runtime> Copy<R> {
             } else {
                 match self.stream.poll_write(context, &mut self.up) {
                     Poll::Ready(Ok(_)) => {}
-                    Poll::Ready(Err(error)) => self.handle(error.input()),
+                    Poll::Ready(Err(error)) => self.handle(match error.input() {
+                        // Whatever the reason is: this side's half takes no more.
+                        Input::StreamReset(code) => Input::StreamStopped(code),
+                        input => input,
+                    }),
                     Poll::Pending => return Turn::Waiting,
                 }
             }
@@ -155,7 +167,8 @@ impl<R: Runtime> Copy<R> {
 
     /// A reset may come from a visitor that has sent its end, or that the stream makes wait.
     fn poll_look(&mut self, context: &mut Context<'_>) {
-        while self.pipe.end().is_none() && (!self.pipe.up_open() || !self.up.is_empty()) {
+        let waits = |copy: &Self| !copy.pipe.up_open() || !copy.up.is_empty();
+        while self.pipe.end().is_none() && !self.pipe.is_draining() && waits(self) {
             if !std::mem::replace(&mut self.looking, true) {
                 let runtime = self.stream.tunnel().runtime();
                 self.timer.reset(runtime.now() + LOOK);
@@ -216,6 +229,19 @@ impl<R: Runtime> Copy<R> {
         }
     }
 
+    /// What a connection has received before it failed: Linux keeps it. Nothing is the end, whatever it is called: only one
+    /// call is told of the reset, and that one may have been a write.
+    fn drain_tcp(&self) -> Bytes {
+        let mut buffer = vec![0; CHUNK];
+        loop {
+            match self.tcp.read_at_once(&mut buffer) {
+                Ok(count) => return Bytes::copy_from_slice(buffer.get(..count).unwrap_or_default()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return Bytes::new(),
+            }
+        }
+    }
+
     fn write_tcp(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             let written = {
@@ -254,9 +280,12 @@ impl<R: Runtime> Copy<R> {
     }
 
     fn handle(&mut self, input: Input) {
-        let Actions { finish, reset, stop, shutdown } = self.pipe.handle(input);
+        let Actions { finish, finish_with_error, reset, stop, shutdown } = self.pipe.handle(input);
         if finish {
             self.stream.finish();
+        }
+        if let Some(code) = finish_with_error {
+            self.stream.finish_with_error(code);
         }
         if let Some(code) = reset {
             self.stream.reset(code);

@@ -33,7 +33,7 @@ pub enum StreamError {
     /// The peer refused the stream.
     #[error("the stream was refused: {0}")]
     Refused(snocat_core::Refusal),
-    /// The peer cut its direction off: not everything it wrote has arrived.
+    /// The peer cut its direction off, or has failed itself: not everything that it was to carry has arrived.
     #[error("the peer reset the stream: {0}")]
     Reset(Code),
     /// The peer wants no more bytes.
@@ -147,6 +147,17 @@ impl<R: Runtime> Stream<R> {
         });
     }
 
+    /// Ends this side's direction with a failure, behind everything written: the peer reads all of it, and then learns the
+    /// code in place of the end.
+    pub fn finish_with_error(&self, code: Code) {
+        self.tunnel.cell().with(|state| {
+            if let Some(slot) = state.streams.get_mut(&self.id) {
+                slot.finishing = true;
+            }
+            state.tunnel.finish_with_error(state.now, self.id, code);
+        });
+    }
+
     /// Waits until everything written, and the end, has arrived at the peer.
     ///
     /// # Errors
@@ -168,7 +179,7 @@ impl<R: Runtime> Stream<R> {
         })
     }
 
-    /// Cuts this side's direction off. The peer learns the code.
+    /// Cuts this side's direction off: what has not been read yet is lost. The peer learns the code.
     pub fn reset(&self, code: Code) {
         self.tunnel.cell().with(|state| state.tunnel.reset(state.now, self.id, code));
     }

@@ -410,6 +410,7 @@ impl Tunnel {
                 }
             }
             Ok(Some(wire::Control::Cork(cork))) => self.cork_asked(cork),
+            Ok(Some(wire::Control::ResetAt(reset))) => self.reset_at(reset),
             Ok(None) => tracing::debug!(tunnel = %self.id, kind = frame.kind, "skipped an unknown frame"),
             Err(error) => self.close_with(error.into()),
         }

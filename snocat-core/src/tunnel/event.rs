@@ -111,7 +111,8 @@ pub enum Event {
         /// The stream.
         stream: StreamId,
     },
-    /// The peer has cut its direction off. What lay unread is gone.
+    /// The peer has cut its direction off. What lay unread is gone. (Where the peer wants its bytes to be read before, no
+    /// event tells; [`Tunnel::read`](crate::Tunnel::read) does, behind them.)
     Reset {
         /// The stream.
         stream: StreamId,

@@ -20,6 +20,8 @@ pub enum Control {
     Bound(Bound),
     /// Asks the peer to send a stream's short writes together.
     Cork(Cork),
+    /// Resets the sender's half of a stream behind its bytes.
+    ResetAt(ResetAt),
 }
 
 /// Asks the peer to listen on a TCP port and to open a stream for each visitor.
@@ -52,6 +54,18 @@ pub struct Cork {
     pub on: bool,
 }
 
+/// Resets the sender's half of a stream, but only behind the bytes before `offset`: the receiver reads them first.
+#[derive(Copy, Clone, Eq, PartialEq, Debug)]
+pub struct ResetAt {
+    /// The QUIC id of the stream. At most [`MAX_VARINT`](super::MAX_VARINT).
+    pub stream: u64,
+    /// The final offset: the bytes of the half, its header or answer among them. At most
+    /// [`MAX_VARINT`](super::MAX_VARINT).
+    pub offset: u64,
+    /// Why.
+    pub code: Code,
+}
+
 impl Control {
     /// The bytes of the whole frame.
     pub fn encode(&self) -> Vec<u8> {
@@ -72,6 +86,12 @@ impl Control {
                 put_varint(&mut payload, cork.stream);
                 put_varint(&mut payload, cork.on.into());
                 Frame::CORK
+            }
+            Self::ResetAt(reset) => {
+                put_varint(&mut payload, reset.stream);
+                put_varint(&mut payload, reset.offset);
+                put_varint(&mut payload, reset.code.value());
+                Frame::RESET_AT
             }
         };
         Frame::encode(kind, &payload)
@@ -104,6 +124,11 @@ impl Control {
                 };
                 Ok(Some(Self::Cork(Cork { stream, on })))
             }
+            Frame::RESET_AT => Ok(Some(Self::ResetAt(ResetAt {
+                stream: reader.varint()?,
+                offset: reader.varint()?,
+                code: Code::new(reader.varint()?),
+            }))),
             Frame::OFFER | Frame::SELECT | Frame::PROOF | Frame::OUTCOME => {
                 Err(DecodeError::Invalid("an authentication frame outside authentication"))
             }
@@ -170,8 +195,8 @@ mod tests {
     #[test]
     fn unknown_types() {
         assert_eq!(Control::decode(&frame(0x12, b"whatever")), Ok(None));
-        assert_eq!(Control::decode(&frame(0x15, b"")), Err(DecodeError::UnknownFrame(0x15)));
-        assert_eq!(DecodeError::UnknownFrame(0x15).code(), Code::UNKNOWN_FRAME);
+        assert_eq!(Control::decode(&frame(0x17, b"")), Err(DecodeError::UnknownFrame(0x17)));
+        assert_eq!(DecodeError::UnknownFrame(0x17).code(), Code::UNKNOWN_FRAME);
         let late = Control::decode(&frame(Frame::OFFER, b"")).unwrap_err();
         assert_eq!(late.code(), Code::PROTOCOL);
     }
@@ -190,6 +215,9 @@ mod tests {
         }
         for payload in [&b"\x04\x02"[..], b"\x04", b""] {
             assert!(Control::decode(&frame(Frame::CORK, payload)).is_err(), "{payload:?}");
+        }
+        for payload in [&b"\x04\x10"[..], b"\x04", b"", b"\x04\x10\x40"] {
+            assert!(Control::decode(&frame(Frame::RESET_AT, payload)).is_err(), "{payload:?}");
         }
         for payload in [&b"\x01\x00\x11"[..], b"\x01\x00\x01\x0blocalhost:1", b"\x01\x05", b"\x01\x00", b""] {
             assert!(Control::decode(&frame(Frame::BOUND, payload)).is_err(), "{payload:?}");
@@ -218,6 +246,8 @@ mod tests {
         );
         let cork = Cork { stream: 4, on: true };
         assert_eq!(Control::decode(&frame(Frame::CORK, b"\x04\x01new")), Ok(Some(Control::Cork(cork))));
+        let reset = Control::ResetAt(ResetAt { stream: 4, offset: 16, code: Code::NONE });
+        assert_eq!(Control::decode(&frame(Frame::RESET_AT, b"\x04\x10\x00new")), Ok(Some(reset)));
     }
 
     #[test]
@@ -247,9 +277,15 @@ mod tests {
             decode(&cork.encode()) == Ok(Some(cork))
         }
 
+        fn reset_at_round_trips(stream: u64, offset: u64, code: u64) -> bool {
+            let (stream, offset) = (stream & MAX_VARINT, offset & MAX_VARINT);
+            let reset = Control::ResetAt(ResetAt { stream, offset, code: Code::new(code & MAX_VARINT) });
+            decode(&reset.encode()) == Ok(Some(reset))
+        }
+
         /// Noise is an error, or something that survives being sent.
         fn what_decodes_is_stable(kind: u8, payload: Vec<u8>) -> bool {
-            let kind = [Frame::BIND, Frame::BOUND, Frame::CORK][usize::from(kind % 3)];
+            let kind = [Frame::BIND, Frame::BOUND, Frame::CORK, Frame::RESET_AT][usize::from(kind % 4)];
             match Control::decode(&Frame { kind, payload: payload.into() }) {
                 Ok(control) => decode(&control.clone().unwrap().encode()) == Ok(control),
                 Err(error) => error.code() == Code::PROTOCOL,

@@ -29,6 +29,8 @@ impl Frame {
     pub const BOUND: u64 = 0x13;
     /// Asks the peer to hold short writes of a stream back, or no longer to.
     pub const CORK: u64 = 0x14;
+    /// Says where the sender's half of a stream ends, and that it is reset there.
+    pub const RESET_AT: u64 = 0x15;
     /// The most bytes of payload that the protocol allows.
     pub const MAX_PAYLOAD: usize = 4096;
 

@@ -13,7 +13,7 @@ mod protocol_md;
 pub(crate) mod testing;
 mod varint;
 
-pub use self::control::{Bind, Bound, Control, Cork};
+pub use self::control::{Bind, Bound, Control, Cork, ResetAt};
 pub use self::frame::{Frame, FrameDecoder};
 pub use self::prefixed::Prefixed;
 pub use self::varint::{MAX_VARINT, Reader, put_bytes, put_varint};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ring::digest::{SHA256, digest};
 use rustls::pki_types::CertificateDer;
 
-use super::{Bind, Bound, Control, Cork, Frame, FrameDecoder, Reader, put_varint};
+use super::{Bind, Bound, Control, Cork, Frame, FrameDecoder, Reader, ResetAt, put_varint};
 use crate::auth::{
     Attributes, Authenticator, AuthorizedKey, AuthorizedKeys, CertificateJudge, Chain, ClientCertificate,
     ClientCertificates, Connecting, ConnectingConfig, ConnectingStep, Credential, Ed25519Key, Grant,
@@ -161,7 +161,7 @@ fn refused() -> Answer {
     Answer::Refused(Refusal::new(Code::TARGET_REFUSED, "connection refused"))
 }
 
-fn controls() -> [(&'static str, Control); 4] {
+fn controls() -> [(&'static str, Control); 5] {
     let addresses = vec!["0.0.0.0:8080".parse().unwrap(), "[::]:8080".parse().unwrap()];
     [
         ("bind", Control::Bind(Bind { id: 0, port: 8080, address: "/tcp/3000".parse().unwrap() })),
@@ -171,6 +171,7 @@ fn controls() -> [(&'static str, Control); 4] {
             Control::Bound(Bound { id: 0, result })
         }),
         ("cork", Control::Cork(Cork { stream: 4, on: true })),
+        ("reset-at", Control::ResetAt(ResetAt { stream: 4, offset: 500, code: Code::RESET })),
     ]
 }
 

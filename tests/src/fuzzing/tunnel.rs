@@ -219,9 +219,10 @@ impl Pair {
             (13, Some(stream)) => {
                 read(place.moved.entry(stream).or_default(), tunnel, now, stream, self.sealed);
             }
-            (14, Some(stream)) => match length % 3 {
+            (14, Some(stream)) => match length % 4 {
                 0 => tunnel.finish(now, stream),
                 1 => tunnel.reset(now, stream, Code::RESET),
+                2 => tunnel.finish_with_error(now, stream, Code::RESET),
                 _ => tunnel.stop(now, stream, Code::CANCELLED),
             },
             (15, _) => match length % 8 {

@@ -66,6 +66,9 @@ impl Run<'_> {
             Op::Reset { nth: number, code: number_of_code } => {
                 self.on_way(number, |run, stream, writer| run.reset(stream, writer, code(number_of_code)))
             }
+            Op::Fail { nth: number, code: number_of_code } => {
+                self.on_way(number, |run, stream, writer| run.fail(stream, writer, code(number_of_code)))
+            }
             Op::Stop { nth: number, code: number_of_code } => {
                 self.on_way(number, |run, stream, writer| run.stop(stream, writer, code(number_of_code)))
             }

@@ -93,7 +93,9 @@ impl Op {
             Self::Flood { client, size, .. } => vec![Byte(client), Byte(size)],
             Self::Open { tunnel, ahead, .. } => vec![Byte(tunnel), Word(ahead)],
             Self::Write { nth, length } | Self::Read { nth, length } => vec![Byte(nth), Word(length)],
-            Self::Reset { nth, code } | Self::Stop { nth, code } => vec![Byte(nth), Byte(code)],
+            Self::Reset { nth, code } | Self::Fail { nth, code } | Self::Stop { nth, code } => {
+                vec![Byte(nth), Byte(code)]
+            }
             Self::Close { tunnel, code, .. } => vec![Byte(tunnel), Byte(code)],
             Self::Noise { client, length, .. } => vec![Byte(client), Word(length)],
             Self::Wait { milliseconds } => vec![Word(milliseconds)],

@@ -139,6 +139,7 @@ impl Op {
                 let crowd = from.pick(&[Crowd::Unknown, Crowd::Forged, Crowd::Scattered]);
                 Self::Flood { client, size, crowd }
             }
+            52 => Self::Fail { nth, code: from.byte() },
             // Mostly milliseconds, sometimes a minute.
             _ => Self::Wait { milliseconds: from.length() >> (host & 7) },
         }

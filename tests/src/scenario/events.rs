@@ -263,6 +263,7 @@ impl Run<'_> {
                 let way = own.from(side.other());
                 hold!(way.reset.contains(&code), "a reset with {code} of {of}");
                 hold!(way.is_readable(), "a reset after the end of {of}");
+                hold!(!way.is_kept(), "{event:?} of {of}, which was to fail behind its bytes");
                 way.end = Some(End::Reset(code));
                 self.count("reset by the peer");
                 Ok(())

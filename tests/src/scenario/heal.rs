@@ -130,6 +130,8 @@ impl Run<'_> {
             for way in &stream.directions {
                 let whole = way.end == Some(End::Finished) && way.read == way.planned;
                 let cut_off = !way.reset.is_empty() || !way.stopped.is_empty();
+                let kept = !way.is_kept() || way.end.is_some() && way.read == way.written;
+                hold!(kept, "stream {index} has lost what came before its failure: {way:?}");
                 hold!(whole || cut_off, "stream {index} has lost its end: {way:?}");
             }
         }

@@ -255,6 +255,13 @@ impl Run<'_> {
             }
             Err(ReadError::Reset(code)) => {
                 hold!(way.reset.contains(&code), "{writer:?} did not reset stream {index} with {code}");
+                let whole = way.read == way.written;
+                hold!(
+                    whole || !way.is_kept(),
+                    "only {} of {} bytes came before a reset",
+                    way.read,
+                    way.written
+                );
                 way.end = Some(End::Reset(code));
                 self.count("read a reset");
             }
@@ -279,6 +286,25 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// Ends a direction with a failure behind what was written.
+    pub(super) fn fail(&mut self, index: usize, writer: Side, code: Code) -> Check {
+        let (tunnel, id) = self.stream(index);
+        let now = self.world.now();
+        let stream = &mut self.model.streams[index];
+        let may = matches!(stream.seat(writer), Seat::Asked(_) | Seat::Running);
+        let way = stream.from(writer);
+        if way.written == 0 {
+            return self.reset(index, writer, code);
+        }
+        if may && way.is_writable() {
+            way.reset.push(code);
+            way.kept = true;
+            self.count("failed behind its bytes");
+            self.with(tunnel, writer, |tunnel| tunnel.finish_with_error(now, id, code));
+        }
+        Ok(())
+    }
+
     pub(super) fn stop(&mut self, index: usize, writer: Side, code: Code) -> Check {
         let (tunnel, id) = self.stream(index);
         let now = self.world.now();
@@ -292,7 +318,8 @@ impl Run<'_> {
         stream.from(writer).stopped.push(code);
         stream.from(writer).cut = true;
         // Who has no more to write and wants nothing to read does not wait for the answer.
-        let silent = !stream.from(reader).reset.is_empty() || stream.from(reader).arrived;
+        let own = stream.from(reader);
+        let silent = !own.reset.is_empty() && !own.kept || own.arrived;
         if matches!(stream.seat(reader), Seat::Asked(_)) && silent {
             stream.seats[reader as usize] = Seat::Over;
         }

@@ -320,6 +320,10 @@ fn on_stream_0() {
             "CORK that is malformed, or neither on nor off",
             control(Frame::CORK, [&b""[..], b"\x04", b"\x04\x02", b"\x04\x40"]),
         ),
+        (
+            "RESET_AT that is malformed",
+            control(Frame::RESET_AT, [&b""[..], b"\x04", b"\x04\x10", b"\x04\x10\x40"]),
+        ),
     ];
     compare("On stream 0", &cases);
 }

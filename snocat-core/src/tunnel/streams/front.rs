@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::super::varint;
-use super::{Event, Serving, Stage, Stream, StreamId, Tunnel, TunnelError, not_served};
+use super::{Event, Serving, Stage, StreamId, Tunnel, TunnelError, not_served};
 use crate::code::{Code, Refusal};
 use crate::open::{Answer, Header};
 
@@ -91,6 +91,7 @@ impl Tunnel {
         if let Some(code) = unwanted {
             self.stop_half(id, code);
         }
+        self.send_reset_at(id);
         self.tell_stopped(id);
         self.notify_readable(id);
     }
@@ -98,8 +99,12 @@ impl Tunnel {
     /// Tells the application that the peer has stopped a stream, once both sides have agreed on that stream: before that
     /// the answer says more.
     pub(super) fn tell_stopped(&mut self, id: StreamId) {
-        if let Some(Stream { stage: Stage::Running, stopped: Some(code), .. }) = self.streams.get(&id) {
-            self.events.push_back(Event::Stopped { stream: id, code: *code });
+        if let Some(stream) = self.streams.get(&id)
+            && let (Stage::Running, Some(code)) = (&stream.stage, stream.stopped)
+            // It has ended this direction itself.
+            && !stream.cutoff.is_sent()
+        {
+            self.events.push_back(Event::Stopped { stream: id, code });
         }
     }
 
@@ -115,6 +120,7 @@ impl Tunnel {
             Some(stream) if matches!(stream.stage, Stage::Offered) => {
                 stream.stage = next;
                 stream.front = answer.encode().into();
+                stream.cutoff.begin(stream.front.len());
             }
             _ => return Err(TunnelError::StaleOffer),
         }

@@ -51,6 +51,11 @@ impl Order {
         self.frames = self.frames.saturating_add(1);
     }
 
+    /// Where the application is in the stream.
+    pub(super) fn next(&self) -> u64 {
+        self.next
+    }
+
     /// So many bytes were read that are next.
     pub(super) fn advance(&mut self, bytes: usize) {
         self.next += bytes as u64;

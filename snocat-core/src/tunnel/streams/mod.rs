@@ -4,7 +4,7 @@
 //! leave before that. Opened by the peer, it is *arriving* until its header is here, then *offered* until the
 //! application decides. A stream that is refused only has its answer to get rid of. What goes before a stream's own
 //! bytes is in `front`, how they are put in order in `gaps`, what lies unread in `stalls`, how short writes are kept from becoming too many pieces of it in
-//! `cork`, and who writes first in `turns`.
+//! `cork`, how a direction fails without losing its bytes in `cutoff`, and who writes first in `turns`.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -17,6 +17,7 @@ use crate::code::{Code, Refusal};
 use crate::open::{Answer, AnswerDecoder, Header, HeaderDecoder};
 
 mod cork;
+mod cutoff;
 mod front;
 mod gaps;
 mod serving;
@@ -24,6 +25,7 @@ mod stalls;
 mod turns;
 
 use cork::Cork;
+use cutoff::Cutoff;
 use gaps::{Order, Reading};
 pub use serving::Serving;
 use serving::not_served;
@@ -75,6 +77,7 @@ pub(super) struct Stream {
     /// The application has ended this side's direction: nothing more is to be held back.
     ended: bool,
     cork: Cork,
+    cutoff: Cutoff,
     order: Order,
     /// Its place among those that wait to write: how many had begun to wait before.
     waits: Option<u64>,
@@ -98,12 +101,15 @@ pub(super) struct Stream {
 
 impl Stream {
     fn new(stage: Stage, front: Vec<u8>, now: Instant) -> Self {
+        let mut cutoff = Cutoff::default();
+        cutoff.begin(front.len());
         Self {
             stage,
             front: front.into(),
             finishing: false,
             ended: false,
             cork: Cork::default(),
+            cutoff,
             order: Order::default(),
             waits: None,
             deadline: None,
@@ -234,7 +240,8 @@ impl Tunnel {
             (Some(code), _) => return Err(WriteError::Stopped(code)),
             (None, _) => {}
         }
-        if state.write_done || matches!(state.stage, Stage::Arriving(_) | Stage::Offered | Stage::Refusing) {
+        let done = state.write_done || state.cutoff.is_sent();
+        if done || matches!(state.stage, Stage::Arriving(_) | Stage::Offered | Stage::Refusing) {
             return Err(WriteError::Closed);
         }
         if data.is_empty() {
@@ -247,7 +254,9 @@ impl Tunnel {
         if corked {
             if self.hold_back(stream, data) {
                 self.now = self.now.max(now);
-                return Ok(std::mem::take(data).len());
+                let length = std::mem::take(data).len();
+                self.has_written(stream, length);
+                return Ok(length);
             }
             if !self.release_held_back(stream) {
                 return Err(WriteError::Blocked);
@@ -276,7 +285,7 @@ impl Tunnel {
         if !self.is_established() {
             self.early_budget -= written as u64;
         }
-        self.has_written(stream);
+        self.has_written(stream, written);
         bytes::Buf::advance(data, written);
         Ok(written)
     }
@@ -287,7 +296,8 @@ impl Tunnel {
     /// Nothing is read before the stream was accepted.
     ///
     /// # Errors
-    /// [`ReadError`]. Bytes that arrived before a reset may be lost.
+    /// [`ReadError`]. Bytes that arrived before a reset may be lost, unless the peer has ended its direction by
+    /// [`finish_with_error`](Self::finish_with_error).
     pub fn read(
         &mut self,
         now: Instant,
@@ -302,13 +312,29 @@ impl Tunnel {
             _ => return Err(ReadError::Closed),
         }
         self.now = self.now.max(now);
-        let Reading { credited, result } = self.read_in_order(stream, max, out);
+        let left = state.cutoff.left(state.order.next());
+        let before = out.len();
+        let Reading { credited, result } = match left {
+            0 => Reading { credited: 0, result: Ok(ReadStatus::Blocked) },
+            left => self.read_in_order(stream, max.clamp(1, left), out),
+        };
+        let bytes = out.len() - before;
+        let result = match self.streams.get(&stream) {
+            Some(state) if left < usize::MAX => state.cutoff.judge(state.order.next(), bytes, result),
+            _ => result,
+        };
         self.was_read(stream, credited, result != Ok(ReadStatus::More));
         if result == Ok(ReadStatus::Blocked) {
             self.was_read_empty(stream);
         }
-        if !matches!(result, Ok(ReadStatus::More | ReadStatus::Blocked)) {
-            self.reading_done(stream);
+        match result {
+            Ok(ReadStatus::More | ReadStatus::Blocked) => {}
+            // Of a half that QUIC has not reset, which it can now.
+            Err(ReadError::Reset(code)) => {
+                self.transmit_due = true;
+                self.stop_half(stream, code);
+            }
+            _ => self.reading_done(stream),
         }
         result
     }
@@ -317,7 +343,8 @@ impl Tunnel {
     /// has arrived. A stream that is over is left alone.
     pub fn finish(&mut self, now: Instant, stream: StreamId) {
         let Some(state) = self.streams.get_mut(&stream) else { return };
-        if state.write_done || !matches!(state.stage, Stage::Asked(_) | Stage::Running) {
+        let done = state.write_done || state.cutoff.is_sent();
+        if done || !matches!(state.stage, Stage::Asked(_) | Stage::Running) {
             return;
         }
         state.ended = true;
@@ -347,7 +374,7 @@ impl Tunnel {
         self.touch(now);
         match self.streams.get_mut(&stream) {
             Some(state) if matches!(state.stage, Stage::Asked(_)) && !state.write_done => {
-                state.unwanted = Some(code);
+                state.unwanted.get_or_insert(code);
             }
             _ => self.stop_half(stream, code),
         }

@@ -17,9 +17,10 @@ impl Tunnel {
         }
     }
 
-    /// Something of this stream was taken: next time it waits behind the others.
-    pub(super) fn has_written(&mut self, id: StreamId) {
+    /// So many bytes of this stream were taken: next time it waits behind the others.
+    pub(super) fn has_written(&mut self, id: StreamId, bytes: usize) {
         if let Some(stream) = self.streams.get_mut(&id) {
+            stream.cutoff.has_written(bytes);
             stream.waits = None;
         }
     }
