@@ -315,17 +315,22 @@ pub struct ServerArgs {
 #[derive(Args, Clone, Copy, Debug)]
 #[command(next_help_heading = "Strangers (connections that are not authenticated yet)")]
 pub struct StrangerArgs {
-    /// Seconds that authentication may take, from the first packet
+    /// Seconds that authentication may take, from the first packet; the fewer places are left, the less it is, down to 3
     #[arg(long, value_name = "SECONDS", default_value_t = Limits::default().authentication_time.as_secs(),
         value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub auth_time: u64,
 
     /// Strangers at once; further ones have to wait
+    ///
+    /// An eighth of the places is kept for sources that have authenticated in the last hour.
     #[arg(long, value_name = "N", default_value_t = limit(Limits::default().unauthenticated),
         value_parser = clap::value_parser!(u32).range(1..))]
     pub strangers: u32,
 
     /// Strangers at once of one source: an IPv4 address, an IPv6 /64
+    ///
+    /// From --retry-from strangers on it is less, in proportion to the places that are left. All of an IPv6 /56 may have
+    /// twice as many, and all of a /48 four times.
     #[arg(long, value_name = "N", default_value_t = limit(Limits::default().unauthenticated_per_source),
         value_parser = clap::value_parser!(u32).range(1..))]
     pub strangers_per_source: u32,
@@ -347,10 +352,16 @@ impl StrangerArgs {
     /// The limits that follow.
     pub fn limits(self) -> Limits {
         let count = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
+        let (places, of_source) = (count(self.strangers), count(self.strangers_per_source));
+        let time = Duration::from_secs(self.auth_time);
         Limits {
-            authentication_time: Duration::from_secs(self.auth_time),
-            unauthenticated: count(self.strangers),
-            unauthenticated_per_source: count(self.strangers_per_source),
+            authentication_time: time,
+            authentication_time_crowded: time.min(Limits::default().authentication_time_crowded),
+            unauthenticated: places,
+            unauthenticated_per_source: of_source,
+            unauthenticated_per_56: of_source.saturating_mul(2),
+            unauthenticated_per_48: of_source.saturating_mul(4),
+            unauthenticated_reserve: places / 8,
             retry_from: count(self.retry_from),
             retry_from_per_source: count(self.retry_from_per_source),
             ..Limits::default()
@@ -533,6 +544,22 @@ mod tests {
             let Command::Server(server) = arguments.command else { panic!("not the server") };
             assert_eq!(server.fail_closed, expected);
         }
+    }
+
+    #[test]
+    fn limits_of_strangers_go_together() {
+        let limits = |options: &str| {
+            let line = format!("snocat server --cert c --key k --auth none{options}");
+            match Arguments::try_parse_from(line.split(' ')).unwrap().command {
+                Command::Server(server) => server.strangers.limits(),
+                _ => panic!("not the server"),
+            }
+        };
+        assert_eq!(limits(""), Limits::default());
+        let few = limits(" --strangers 80 --strangers-per-source 5 --auth-time 2");
+        assert_eq!((few.unauthenticated, few.unauthenticated_reserve), (80, 10));
+        assert_eq!((few.unauthenticated_per_56, few.unauthenticated_per_48), (10, 20));
+        assert_eq!(few.authentication_time_crowded, few.authentication_time);
     }
 
     #[test]

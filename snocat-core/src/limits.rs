@@ -12,6 +12,10 @@ pub struct Limits {
     /// the handshake so long, and then the listening side so long and `farewell_time` on top: the side that decides says
     /// itself that its time is over.
     pub authentication_time: Duration,
+    /// The same for one that begins where no place is left for unauthenticated connections. In between it is in between: the
+    /// places come free the sooner the fewer there are. Some ten round trips of a bad path, and not enough for a person
+    /// who types a password.
+    pub authentication_time_crowded: Duration,
     /// Bidirectional streams, stream 0 among them, that an unauthenticated peer may open.
     pub early_streams: u32,
     /// Bytes, over all streams, that an unauthenticated peer may send.
@@ -24,8 +28,19 @@ pub struct Limits {
     pub early_frames: u32,
     /// Unauthenticated connections of one endpoint.
     pub unauthenticated: usize,
-    /// Unauthenticated connections of one validated source (an IPv4 address, an IPv6 /64).
+    /// Unauthenticated connections of one validated source (an IPv4 address, an IPv6 /64), while there are fewer than
+    /// `retry_from` in all. From there on it is less, in proportion to the places that are left.
     pub unauthenticated_per_source: usize,
+    /// The same for all sources of an IPv6 /56, which is what one customer has, and may use as 256 sources.
+    pub unauthenticated_per_56: usize,
+    /// The same for all sources of an IPv6 /48: 65,536 sources, which anybody can rent.
+    pub unauthenticated_per_48: usize,
+    /// The part of `unauthenticated`, at most a half of it, that is kept for sources that have authenticated lately.
+    pub unauthenticated_reserve: usize,
+    /// Sources that are remembered for having authenticated; the oldest are forgotten first. Each takes some 150 bytes.
+    pub known_sources: usize,
+    /// How long they are remembered, from their authentication and from the end of their tunnel on.
+    pub known_time: Duration,
     /// From this many unauthenticated connections on, a source must first show that it receives (Retry).
     pub retry_from: usize,
     /// The same for the connections of one source.
@@ -142,12 +157,18 @@ impl Default for Limits {
         const MIB: u32 = 1024 * KIB;
         Self {
             authentication_time: Duration::from_secs(10),
+            authentication_time_crowded: Duration::from_secs(3),
             early_streams: 4,
             early_bytes: 16 * KIB,
             early_bytes_outside: 8 * KIB,
             early_frames: 512,
             unauthenticated: 1024,
             unauthenticated_per_source: 64,
+            unauthenticated_per_56: 128,
+            unauthenticated_per_48: 256,
+            unauthenticated_reserve: 128,
+            known_sources: 4096,
+            known_time: Duration::from_secs(3600),
             retry_from: 256,
             retry_from_per_source: 16,
             incoming: 1024,

@@ -7,6 +7,7 @@
 //! Beside them stand whole runs on a simulated network: [`scenario`], checked against a [`model`].
 
 pub mod bench;
+pub mod crowd;
 mod descriptors;
 mod duo;
 pub mod fuzzing;

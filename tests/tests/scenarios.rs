@@ -26,10 +26,12 @@ const MET: &[&str] = &[
     "reset by the peer",
     "stopped",
     "stranger asked to retry",
+    "stranger ignored by a draw",
     "stranger ignored in all",
     "stranger ignored of one source",
     "stranger let in",
     "stranger let in after a Retry",
+    "stranger let in by a draw",
 ];
 
 #[test]

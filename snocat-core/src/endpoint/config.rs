@@ -110,6 +110,8 @@ pub(crate) struct Quic {
     /// What the last connections of either kind were made from, and up to which length they search. Most are alike.
     last_accepted: Option<(u16, Arc<ServerConfig>)>,
     last_connected: Option<(u16, Arc<TransportConfig>)>,
+    /// What the draws among strangers come from.
+    pub(super) admission_seed: [u8; 32],
     rng: ChaCha20Rng,
 }
 
@@ -155,6 +157,7 @@ impl Quic {
             datagram_limit: config.datagram_limit.clone(),
             last_accepted: None,
             last_connected: None,
+            admission_seed: seed(&mut rng),
             limits,
             congestion,
             rng,

@@ -108,7 +108,7 @@ impl Endpoint {
                 config.allow_mtud,
                 None,
             ),
-            admission: Admission::new(quic.limits.clone()),
+            admission: Admission::new(quic.limits.clone(), &quic.admission_seed),
             quic,
             ids: Ids::default(),
             incoming: VecDeque::new(),
@@ -131,7 +131,7 @@ impl Endpoint {
                 Some((self.ids.get(handle)?, TunnelEvent(event)))
             }
             DatagramEvent::NewConnection(incoming) => {
-                self.admit(incoming);
+                self.admit(now, incoming);
                 None
             }
             DatagramEvent::Response(transmit) => {
@@ -154,8 +154,10 @@ impl Endpoint {
             match self.inner.accept(incoming, now, &mut buffer, self.quic.server_for(remote)) {
                 Ok((handle, connection)) => {
                     let id = self.ids.insert(handle);
+                    // It is one of the strangers by now.
+                    let time = self.admission.time();
                     self.admission.begun(id, source);
-                    return Some((id, Tunnel::listening(id, connection, &self.quic, now)));
+                    return Some((id, Tunnel::listening(id, connection, &self.quic, now, time)));
                 }
                 Err(error) => {
                     self.admission.failed(source);
@@ -203,14 +205,20 @@ impl Endpoint {
     /// An event of a tunnel that is gone is ignored.
     pub fn handle_event(&mut self, id: TunnelId, event: EndpointEvent) -> Option<TunnelEvent> {
         let handle = self.ids.handle(id)?;
+        // Nothing happens to a tunnel long after the last datagram that the endpoint has seen.
+        let now = self.now;
         match event.0 {
             EndpointEventKind::Authenticated => {
-                self.admission.authenticated(id);
+                if let Some(now) = now {
+                    self.admission.authenticated(now, id);
+                }
                 None
             }
             EndpointEventKind::Quic(event) => {
                 if event.is_drained() {
-                    self.admission.gone(id);
+                    if let Some(now) = now {
+                        self.admission.gone(now, id);
+                    }
                     self.ids.remove(id);
                 }
                 self.inner.handle_event(handle, event).map(TunnelEvent)
@@ -256,10 +264,10 @@ impl Endpoint {
         }
     }
 
-    fn admit(&mut self, incoming: Incoming) {
+    fn admit(&mut self, now: Instant, incoming: Incoming) {
         let source = incoming.remote_address().ip();
         let validated = incoming.remote_address_validated();
-        match self.admission.decide(source, validated, self.incoming.len()) {
+        match self.admission.decide(now, source, validated, self.incoming.len()) {
             Verdict::Admit => self.incoming.push_back(incoming),
             Verdict::Ignore | Verdict::IgnoreSource => {
                 tracing::debug!(source = %incoming.remote_address(), "ignored: too many have not authenticated");

@@ -162,11 +162,18 @@ impl std::fmt::Debug for Tunnel {
 }
 
 impl Tunnel {
-    pub(crate) fn listening(id: TunnelId, connection: Connection, quic: &Quic, now: Instant) -> Self {
+    /// The peer has `time` to authenticate.
+    pub(crate) fn listening(
+        id: TunnelId,
+        connection: Connection,
+        quic: &Quic,
+        now: Instant,
+        time: Duration,
+    ) -> Self {
         let config = quic.authentication.clone().unwrap_or_default();
         let machine = Box::new(auth::Listening::new(&config));
         let role = Role::Listening { machine, waiting: None };
-        let mut tunnel = Self::new(id, connection, role, quic, now);
+        let mut tunnel = Self::new(id, connection, role, quic, now, time);
         // What is read before the outcome is not given back: the credit that was announced is all there is.
         tunnel.set_window(0);
         tunnel
@@ -180,10 +187,18 @@ impl Tunnel {
         now: Instant,
     ) -> Self {
         let machine = Box::new(auth::Connecting::new(&config.authentication));
-        Self::new(id, connection, Role::Connecting { machine, hold: config.hold }, quic, now)
+        let role = Role::Connecting { machine, hold: config.hold };
+        Self::new(id, connection, role, quic, now, quic.limits.authentication_time)
     }
 
-    fn new(id: TunnelId, connection: Connection, role: Role, quic: &Quic, now: Instant) -> Self {
+    fn new(
+        id: TunnelId,
+        connection: Connection,
+        role: Role,
+        quic: &Quic,
+        now: Instant,
+        time: Duration,
+    ) -> Self {
         let limits = quic.limits.clone();
         let mut tunnel = Self {
             id,
@@ -192,7 +207,7 @@ impl Tunnel {
             phase: Phase::Handshake(role),
             control: Control::new(&limits),
             streams: BTreeMap::new(),
-            deadlines: BTreeSet::from([(now + limits.authentication_time, Deadline::Authentication)]),
+            deadlines: BTreeSet::from([(now + time, Deadline::Authentication)]),
             stalled: BTreeSet::new(),
             window: Window::new(
                 limits.connection_window.into(),

@@ -15,7 +15,7 @@ use crate::model::{Check, End, Key, Method, Phase, Seat};
 impl Run<'_> {
     /// One event of a tunnel.
     pub(super) fn event(&mut self, key: Key, event: Event) -> Check {
-        self.note_stranger(key, &event);
+        self.note_stranger(key, &event)?;
         if let Event::AuthRequested { ticket, claim } = event {
             return self.claimed(key, ticket, &claim);
         }
@@ -186,7 +186,9 @@ impl Run<'_> {
                 match reason.code {
                     // That of the listening side ends the tunnel of a client which knows already.
                     Code::TIMEOUT => {
-                        let late = self.world.elapsed() >= self.limits_of(side).authentication_time;
+                        let limits = self.limits_of(side);
+                        let time = limits.authentication_time.min(limits.authentication_time_crowded);
+                        let late = self.world.elapsed() >= time;
                         let late = late || reason.by == ClosedBy::Peer;
                         hold!(!up || reason.by == ClosedBy::Peer, "{}", of());
                         let forged = self.anonymous && index.is_none();

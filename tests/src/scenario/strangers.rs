@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use snocat_core::auth::{ConnectingConfig, NoProof};
 use snocat_core::sim::{Step, plain};
-use snocat_core::{AdmissionCounts, ConnectConfig, Event, Node, TunnelId};
+use snocat_core::{AdmissionCounts, ClosedBy, Code, ConnectConfig, Event, Limits, Node, TunnelId};
 
 use super::run::Run;
 use super::*;
@@ -26,12 +26,29 @@ pub(super) struct Strangers {
     asked: BTreeMap<SocketAddr, Duration>,
     /// The tunnels that have authenticated.
     authenticated: BTreeSet<TunnelId>,
+    /// The sources that they have come from.
+    known: BTreeSet<IpAddr>,
+    /// When each tunnel has to be authenticated.
+    deadlines: BTreeMap<TunnelId, Duration>,
+    /// When somebody came first: draws are made each second from then on.
+    first: Option<Duration>,
+    /// What was drawn for a source, in which second, and with which chance.
+    draws: BTreeMap<(IpAddr, u64, usize), bool>,
     /// How many others have ended.
     ended: u64,
     /// How many attempts came to nothing before they were tunnels.
     failed: u64,
     /// The most that there ever were.
     peak: usize,
+}
+
+/// What a source may have of the places: all that it ever may while there are few strangers, and from some number on the
+/// less the fewer places are left. As a fraction.
+fn share(most: usize, strangers: usize, from: usize, places: usize) -> (usize, usize) {
+    if strangers < from {
+        return (most, 1);
+    }
+    (most * places.saturating_sub(strangers), places.saturating_sub(from).max(1))
 }
 
 impl Run<'_> {
@@ -84,10 +101,18 @@ impl Run<'_> {
         let begun = after.strangers.saturating_sub(before.strangers);
         let here = self.strangers().get(&from.ip()).copied().unwrap_or(0).saturating_sub(begun);
         let all = before.strangers;
-        let room = all < limits.unauthenticated;
-        let crowded = all >= limits.retry_from || here >= limits.retry_from_per_source;
+        let is_known = self.strangers.known.contains(&from.ip());
+        let kept = if is_known { 0 } else { limits.unauthenticated_reserve.min(limits.unauthenticated / 2) };
+        let places = limits.unauthenticated - kept;
+        let room = all < places;
+        // A source's share falls with the places that are left. If it is less than one, there is a draw.
+        let (part, of) = share(limits.unauthenticated_per_source, all, limits.retry_from, places);
+        let full = here >= (part / of).max(1);
+        let drawn = part < of && !is_known;
+        let second = (now - *self.strangers.first.get_or_insert(now)).as_secs();
+        let crowded = full || all >= limits.retry_from || here >= limits.retry_from_per_source;
         let asked = self.strangers.asked.get(&from).is_some_and(|at| now <= *at + RETRY_TIME);
-        let of = format!("from {from}, with {all} strangers, {here} of them from there");
+        let words = format!("from {from}, with {all} strangers, {here} of them from there");
         let verdicts = [
             after.admitted - before.admitted,
             after.retried - before.retried,
@@ -96,9 +121,16 @@ impl Run<'_> {
         ];
         match verdicts {
             [1, 0, 0, 0] => {
-                let free = room && here < limits.unauthenticated_per_source;
-                hold!(free, "an attempt was let in {of}, which is too many");
-                hold!(!crowded || asked, "an attempt was let in {of}, without a Retry");
+                hold!(room && !full, "an attempt was let in {words}, which is too many");
+                hold!(!crowded || asked, "an attempt was let in {words}, without a Retry");
+                if drawn {
+                    self.draw(from.ip(), second, part, true)?;
+                    self.count("stranger let in by a draw");
+                }
+                if is_known && all >= limits.unauthenticated - limits.unauthenticated_reserve {
+                    self.count("stranger let in to the reserve");
+                }
+                self.plan_deadline(all + 1, &limits);
                 self.strangers.failed += after.refused - before.refused;
                 // One that fails at once has had its place, too.
                 self.strangers.peak = self.strangers.peak.max(all + 1);
@@ -108,17 +140,21 @@ impl Run<'_> {
                 }
             }
             [0, 1, 0, 0] => {
-                hold!(room && crowded, "an attempt was asked to retry {of}");
+                hold!(room && crowded, "an attempt was asked to retry {words}");
                 self.strangers.asked.insert(from, now);
                 self.count("stranger asked to retry");
             }
             [0, 0, 1, 0] => {
-                hold!(!room, "an attempt was ignored {of}");
-                self.count("stranger ignored in all");
+                hold!(!room || drawn && !full && asked, "an attempt was ignored {words}");
+                if room {
+                    self.draw(from.ip(), second, part, false)?;
+                    self.count("stranger ignored by a draw");
+                } else {
+                    self.count("stranger ignored in all");
+                }
             }
             [0, 0, 0, 1] => {
-                let full = here >= limits.unauthenticated_per_source;
-                hold!(room && full && asked, "an attempt was ignored {of}, as one of too many");
+                hold!(room && full && asked, "an attempt was ignored {words}, as one of too many");
                 self.count("stranger ignored of one source");
             }
             _ => return Err(format!("one attempt, and {before:?} has become {after:?}")),
@@ -126,14 +162,45 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// Within a second a source draws once, however often it asks.
+    fn draw(&mut self, source: IpAddr, second: u64, part: usize, lucky: bool) -> Check {
+        let before = *self.strangers.draws.entry((source, second, part)).or_insert(lucky);
+        hold!(before == lucky, "{source} has drawn twice in second {second}");
+        Ok(())
+    }
+
+    /// The tunnel that has just begun, as one of so many strangers, has this time to authenticate.
+    fn plan_deadline(&mut self, strangers: usize, limits: &Limits) {
+        let (part, of) = share(1000, strangers, limits.retry_from, limits.unauthenticated);
+        let load = 1000 - (part / of).max(1) as u32;
+        let (long, short) = (limits.authentication_time, limits.authentication_time_crowded);
+        let deadline = self.world.elapsed() + long - (long - short) * load / 1000;
+        let tunnels = self.world.node(self.server).into_iter().flat_map(Node::tunnels).map(|(id, _)| id);
+        for id in tunnels.collect::<Vec<_>>() {
+            self.strangers.deadlines.entry(id).or_insert(deadline);
+        }
+    }
+
     /// An event of one of the server's tunnels.
-    pub(super) fn note_stranger(&mut self, key: Key, event: &Event) {
+    pub(super) fn note_stranger(&mut self, key: Key, event: &Event) -> Check {
+        let known = &mut self.strangers;
         match event {
             _ if key.host != self.server => {}
-            Event::Authenticated(_) => drop(self.strangers.authenticated.insert(key.id)),
-            Event::Closed(_) if !self.strangers.authenticated.contains(&key.id) => self.strangers.ended += 1,
+            Event::Authenticated(_) => {
+                known.authenticated.insert(key.id);
+                let tunnel = self.world.tunnel(self.server, key.id);
+                known.known.extend(tunnel.map(|tunnel| tunnel.remote_address().ip()));
+            }
+            Event::Closed(reason) if !known.authenticated.contains(&key.id) => {
+                known.ended += 1;
+                let due = known.deadlines.get(&key.id).copied().unwrap_or_default();
+                let now = self.world.elapsed();
+                let is_late = reason.by == ClosedBy::Local && reason.code == Code::TIMEOUT;
+                hold!(!is_late || now >= due, "{key:?} had until {due:?} to authenticate");
+            }
             _ => {}
         }
+        Ok(())
     }
 
     /// The server's numbers are those of its tunnels, and none is larger than it may be.
@@ -150,6 +217,12 @@ impl Run<'_> {
         let most = limits.unauthenticated_per_source;
         for (source, here) in &sources {
             hold!(*here <= most, "{here} strangers of {source}, and no more than {most} may be");
+        }
+        for (id, tunnel) in node.tunnels() {
+            let due = known.deadlines.get(&id).copied().unwrap_or(Duration::MAX);
+            let is_stranger = !tunnel.is_closed() && !known.authenticated.contains(&id);
+            let now = self.world.elapsed();
+            hold!(!is_stranger || now <= due, "{id} is a stranger and should have ended at {due:?}");
         }
         let waiting = |(id, tunnel): &(TunnelId, &snocat_core::Tunnel)| {
             tunnel.is_closed() && !known.authenticated.contains(id)
