@@ -131,7 +131,8 @@ impl Attempt {
             ),
             CertificateProblem::IsAuthority => Error::failed(
                 format_args!("the certificate of {driver} has the CA bit, which a server's must not have"),
-                "let the server show one without it, such as `snocat cert` makes",
+                "make the server one without it, with `snocat cert` or with `openssl req -x509 -addext \
+                 basicConstraints=critical,CA:FALSE`; or trust exactly this one, with --pin and its SHA-256",
             ),
             CertificateProblem::NotPinned { fingerprint } => Error::failed(
                 format_args!("the certificate of {driver} is another one: {}", Pin::from(*fingerprint)),

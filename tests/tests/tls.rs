@@ -274,6 +274,10 @@ fn what_a_list_revokes_is_not_accepted() {
     let judge = trusting_but(&[&ca], vec![ca.revoke(&[1])]);
     assert_eq!(refused(&judge, &alice), "the certificate was revoked (alice)");
     assert_eq!(identity(&judge, &bob), Ok("bob".to_owned()), "although the list is old");
+    // Nor if it stands beside its authority.
+    let both = vec![alice.chain[0].clone(), ca.certificate()];
+    let judge = ClientAuthorities::new(both, vec![ca.revoke(&[1])]).unwrap().with_clock(Clock::at(2026));
+    assert_eq!(refused(&judge, &alice), "the certificate was revoked (alice)");
     let namesake = Authority::new("ca");
     let judge = trusting_but(&[&ca], vec![namesake.revoke(&[1])]);
     assert!(judge.judge(&alice.chain).is_err() && judge.judge(&bob.chain).is_err(), "a list that is forged");

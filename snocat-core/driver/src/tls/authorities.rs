@@ -97,10 +97,13 @@ impl ClientAuthorities {
             Some(verifier) => verifier.verify_client_cert(own, intermediates, now).map(drop),
             None => Err(CertificateError::UnknownIssuer.into()),
         };
-        if self.exactly.contains(own) {
+        let issued = check(&self.issued, intermediates);
+        let revoked = CertificateError::Revoked.into();
+        // What its own authority has revoked is not accepted, though it is listed.
+        if self.exactly.contains(own) && issued.as_ref() != Err(&revoked) {
             ignore_the_issuer(check(&self.listed, &[]))
         } else {
-            check(&self.issued, intermediates)
+            issued
         }
     }
 }

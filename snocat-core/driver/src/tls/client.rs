@@ -161,12 +161,11 @@ impl Accepted {
     fn new(trust: Trust) -> Result<Self, TlsError> {
         let (authorities, exactly) = match trust {
             Trust::Platform => {
-                let mut roots = RootCertStore::empty();
-                roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-                if roots.is_empty() {
-                    return Err(TlsError::NoAuthority);
-                }
-                (roots, Exactly::default())
+                let mut certificates = rustls_native_certs::load_native_certs().certs;
+                // Some may be of kinds that are not understood.
+                certificates.retain(|certificate| RootCertStore::empty().add(certificate.clone()).is_ok());
+                let trusted = Trusted::new(certificates)?;
+                (trusted.authorities, trusted.exactly)
             }
             Trust::Authorities(certificates) => {
                 let trusted = Trusted::new(certificates)?;
