@@ -144,7 +144,7 @@ Examples:
   snocat server --cert server.pub.pem --key server.priv.pem --authorized-keys authorized \\
       --quic '[::]:9090' --tcp 0.0.0.0 --ports 20000:20999
   snocat server --cert server.pub.pem --key server.priv.pem \\
-      --client-ca ca.pem --authorized-keys keys --auth tls-client-cert,ed25519")]
+      --client-ca ca.pem --token-file tokens")]
     Server(ServerArgs),
 
     /// Open a tunnel to a server, and connect what comes through it to one target
