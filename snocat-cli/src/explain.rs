@@ -233,6 +233,10 @@ impl Attempt {
                 format_args!("{driver} cannot listen on {port}: {refusal}"),
                 "choose another --port, or check --tcp of the server",
             ),
+            Code::BUSY => Error::failed(
+                format_args!("{driver} cannot give {port} now: {refusal}"),
+                "try again; the server may need a higher limit of open files",
+            ),
             Code::STOPPING => Error::failed(
                 format_args!("{driver} has stopped: {refusal}"),
                 "start it, then run the command again",
@@ -366,6 +370,15 @@ mod tests {
         assert!(refused(with_name.clone(), Code::NAME_TAKEN).contains("the name web;"));
         assert!(refused(with_name, Code::NAME_REFUSED).contains("or leave it out"));
         assert!(refused(attempt(), Code::NAME_REFUSED).contains("have one listed on the server"));
+        let busy = refused(attempt(), Code::BUSY);
+        assert!(busy.contains("cannot give a port now") && busy.contains("limit of open files"), "{busy}");
+        let undecided =
+            attempt().connect(&ConnectError::Undecided("127.0.0.1:1".parse().unwrap())).to_string();
+        assert!(
+            undecided.contains("answers, but did not decide over the credentials in time; "),
+            "{undecided}"
+        );
+        assert_eq!(refused(attempt(), Code::TIMEOUT), undecided, "whichever side says so");
         let untrusted = |authority| {
             let reason = CloseReason::local(Refusal::new(Code::PROTOCOL, ""));
             let error = ConnectError::Certificate { problem: CertificateProblem::Untrusted, reason };

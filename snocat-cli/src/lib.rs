@@ -151,7 +151,7 @@ fn run<L: Launch, F: Future<Output = Result<(), Error>>>(
     let output = Output::stdout(json).map_err(|error| cannot("start", &error))?;
     let threads = thread::available_parallelism().map_or(1, usize::from);
     let done = L::block_on(threads, |runtime| command(runtime, output.clone(), signals));
-    let done = done.map_err(|error| cannot("start", &error)).flatten();
+    let done = done.map_err(|error| cannot("start", &error)).and_then(|done| done);
     if let Err(error) = &done {
         output.failure(error);
     }

@@ -6,6 +6,7 @@
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
+use std::mem;
 use std::net::SocketAddr;
 use std::panic::{self, PanicHookInfo};
 use std::sync::OnceLock;
@@ -275,7 +276,7 @@ impl Output {
     /// The system gives no thread.
     pub fn stdout(json: bool) -> io::Result<Self> {
         let dropped = move |lines| text(&Event::Dropped { lines }, json);
-        Ok(Self { lines: Lines::start("stdout", || Ok(io::stdout()), dropped)?, json })
+        Ok(Self { lines: Lines::start("stdout", || Ok(Stdout { failed: false }), dropped)?, json })
     }
 
     /// Tells an event. Never waits.
@@ -309,6 +310,34 @@ impl Output {
     /// Waits until what was told is written, but not for a reader that does not read.
     pub fn flush(&self) {
         self.lines.flush(LAST_WORDS);
+    }
+}
+
+/// stdout, which says once that it takes nothing: a reader that went away is no reason to end the tunnels.
+struct Stdout {
+    failed: bool,
+}
+
+impl Stdout {
+    fn tell<T>(&mut self, done: io::Result<T>) -> io::Result<T> {
+        done.inspect_err(|error| {
+            let passing = matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted);
+            if !passing && !mem::replace(&mut self.failed, true) {
+                tracing::warn!("cannot write to stdout: {error}; events are lost");
+            }
+        })
+    }
+}
+
+impl Write for Stdout {
+    fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
+        let written = io::stdout().write(lines);
+        self.tell(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let flushed = io::stdout().flush();
+        self.tell(flushed)
     }
 }
 

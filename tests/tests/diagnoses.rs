@@ -9,7 +9,7 @@ use snocat_driver::core::auth::{ConnectingConfig, ListeningConfig, NoProof, Prov
 use snocat_driver::core::open::Header;
 use snocat_driver::core::route::RouteAddress;
 use snocat_driver::core::sim::LinkConfig;
-use snocat_driver::core::{ClosedBy, Code, Limits};
+use snocat_driver::core::{CloseReason, ClosedBy, Code, Limits, Refusal};
 use snocat_driver::rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use snocat_driver::{
     AuthenticationChannel, AuthenticationClient, AuthenticationHandler, BindError, Binding,
@@ -108,6 +108,13 @@ impl Main for ManyConnections {
             server.close(Code::STOPPING, "server stopped").await;
         }
     }
+}
+
+#[test]
+fn a_reason_is_shown_as_it_is_written_but_for_what_drives_a_terminal() {
+    let shown = |text: &str| CloseReason::local(Refusal::new(Code::BUSY, text)).to_string();
+    assert_eq!(shown("it doesn't \"work\""), "it doesn't \"work\" (busy)");
+    assert_eq!(shown("\x1b[2J"), "\\u{1b}[2J (busy)");
 }
 
 // ---- what authenticates

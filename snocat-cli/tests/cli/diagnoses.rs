@@ -15,7 +15,9 @@ use rustix::process::Signal;
 use serde_json::json;
 use time::OffsetDateTime;
 
-use crate::program::{Keys, PATIENCE, Program, binaries, binary, bound_address, echo, free_ports, run};
+use crate::program::{
+    Keys, PATIENCE, Program, binaries, binary, bound_address, converse, echo, free_ports, run,
+};
 
 /// An address where nobody listens.
 fn nobody() -> std::net::SocketAddr {
@@ -97,6 +99,47 @@ fn a_stdout_that_takes_nothing_is_a_failure() {
         assert_eq!(output.status.code(), Some(1), "{arguments:?}: {stderr}");
         assert!(stderr.contains("error: cannot write to stdout"), "{arguments:?}: {stderr}");
     }
+}
+
+/// What goes on serving says so once.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_server_whose_events_are_lost_says_so_and_serves() {
+    let keys = Keys::new();
+    let at = |name| text(&keys, name);
+    // There is no event to learn the port from.
+    let quic = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+    let mut command = Command::new("sh");
+    command.args(["-c", "exec \"$@\" > /dev/full", "sh", binary()]);
+    command.args(["server", "--cert", &at("server.pub.pem"), "--key", &at("server.priv.pem")]);
+    command.args(["--token-file", &at("token"), "--quic", &quic.to_string(), "--ports", &free_ports(1)]);
+    let server = Program::spawn(&mut command);
+    let deadline = Instant::now() + PATIENCE;
+    let mut client = loop {
+        let mut client = keys.client(binary(), quic, echo(), &[]);
+        match client.next_line() {
+            Some(line) if line.contains("tunnel-up") => break client,
+            line => assert!(Instant::now() < deadline, "{line:?}"),
+        }
+    };
+    assert_eq!(converse(bound_address(&client.event("bound")), b"still here"), b"still here");
+    server.signal(Signal::TERM);
+    let ended = server.end();
+    assert_eq!(ended.stderr.matches("cannot write to stdout").count(), 1, "{ended:?}");
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+}
+
+#[test]
+fn the_client_says_where_visitors_can_connect_to() {
+    let keys = Keys::new();
+    let (mut server, driver) = keys.server(binary(), &free_ports(1), &["--tcp", "0.0.0.0"]);
+    let mut client = keys.client(binary(), driver, echo(), &[]);
+    client.event("tunnel-up");
+    let told = bound_address(&client.event("bound"));
+    server.event("tunnel-up");
+    let listens = bound_address(&server.event("bound"));
+    assert_eq!((told.ip(), listens.ip()), (Ipv4Addr::LOCALHOST.into(), Ipv4Addr::UNSPECIFIED.into()));
+    assert_eq!(converse(told, b"hello"), b"hello");
 }
 
 #[test]
