@@ -154,9 +154,9 @@ impl Admission {
     pub(super) fn time(&self) -> Duration {
         let limits = &self.limits;
         let (long, short) = (limits.authentication_time, limits.authentication_time_crowded);
-        let load = Share::new(1000, self.counts.strangers, limits.retry_from, limits.unauthenticated);
-        let saved = long.saturating_sub(short) * (1000 - load.places().min(1000) as u32) / 1000;
-        long - saved
+        let share = Share::new(1000, self.counts.strangers, limits.retry_from, limits.unauthenticated);
+        let left = u32::try_from(share.places()).unwrap_or(1000).min(1000);
+        long - long.saturating_sub(short) * (1000 - left) / 1000
     }
 
     /// An attempt that was admitted has become a tunnel.
@@ -354,7 +354,7 @@ mod tests {
 
         fn with(limits: Limits) -> Self {
             let admission = Admission::new(Arc::new(limits), &[7; 32]);
-            Self { ids: Ids::default(), admission, now: Instant::now(), next: 0 }
+            Self { ids: Ids::default(), admission, now: start(), next: 0 }
         }
 
         fn judge(&self, source: IpAddr, validated: bool) -> Verdict {
@@ -399,6 +399,11 @@ mod tests {
             self.admission.authenticated(self.now, id);
             self.admission.gone(self.now, id);
         }
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a test has to begin at some time")]
+    fn start() -> Instant {
+        Instant::now()
     }
 
     fn v4(last: u8) -> IpAddr {
@@ -485,8 +490,8 @@ mod tests {
 
     #[test]
     fn a_draw_is_made_once_a_second_however_often_a_source_asks() {
-        let lots = Lots { key: hmac::Key::new(hmac::HMAC_SHA256, &[7; 32]), start: Some(Instant::now()) };
-        let start = lots.start.unwrap();
+        let start = start();
+        let lots = Lots { key: hmac::Key::new(hmac::HMAC_SHA256, &[7; 32]), start: Some(start) };
         let quarter = Share { part: 16, of: 64 };
         let sources = many(1000);
         let at =
@@ -526,7 +531,7 @@ mod tests {
     #[test]
     fn what_is_known_of_sources_is_bounded_and_ages() {
         let mut known = Known::new(3, Duration::from_secs(60));
-        let start = Instant::now();
+        let start = start();
         let at = |seconds| start + Duration::from_secs(seconds);
         for (second, last) in [(0, 1), (1, 2), (2, 3), (3, 1), (4, 4)] {
             known.note(at(second), v4(last));
