@@ -1,7 +1,5 @@
 //! A client whose server does not answer: it says what it tries, and does not wait where it was refused.
 
-#![expect(clippy::unwrap_used, reason = "in a test a surprise is a failure")]
-
 use std::net::{Ipv4Addr, UdpSocket};
 use std::time::{Duration, Instant};
 
