@@ -89,6 +89,12 @@ impl Bbr {
         self.bandwidth().during(self.shared_rtt.min(2 * self.min_rtt.get()))
     }
 
+    /// Whether the path limits what is sent, and not the application. Nor does an application limit it that has more under way than
+    /// the path needs: a peer's flow control holds it back, and its queue is as long as that allows.
+    fn limits(&self, sample: &Sample) -> bool {
+        !sample.app_limited || sample.in_flight > self.bandwidth().during(self.min_rtt.get())
+    }
+
     fn slack(&self) -> u64 {
         self.bandwidth().during(SLACK).max(SLACK_PACKETS * self.mtu)
     }
@@ -96,13 +102,14 @@ impl Bbr {
     /// A sample has been taken. `look` says that it is time to look for the shortest round trip.
     pub(super) fn step(&mut self, now: Instant, sample: &Sample, look: bool) {
         let may_look = !matches!(self.phase, Phase::Startup { .. } | Phase::ProbeRtt { .. });
-        if look && may_look && !sample.app_limited {
+        if look && may_look && self.limits(sample) {
             self.phase = Phase::ProbeRtt { until: None, first_round: true };
         }
         if sample.ends_round {
             let round = std::mem::replace(&mut self.round, Round::EMPTY);
             let full = self.loss.judge(&round, self.mtu);
-            self.end_round(&round, full, sample.app_limited);
+            let limits = self.limits(sample);
+            self.end_round(&round, full, limits);
         }
         match self.phase {
             Phase::Down { first_round: false, .. } if sample.in_flight <= self.wanted() => {
@@ -123,13 +130,13 @@ impl Bbr {
         }
     }
 
-    fn end_round(&mut self, round: &Round, full: bool, app_limited: bool) {
+    fn end_round(&mut self, round: &Round, full: bool, limits: bool) {
         match self.phase {
             Phase::Startup { mut grown_to, mut rounds_without_growth } => {
                 let known = self.max_bandwidth.get();
                 if known >= grown_to.percent(GROWTH) {
                     (grown_to, rounds_without_growth) = (known, 0);
-                } else if !app_limited && round.least_rtt > self.min_rtt.get() * 5 / 4 {
+                } else if limits && round.least_rtt > self.min_rtt.get() * 5 / 4 {
                     // Without a queue it is not the path that holds the bandwidth down, but what is lost while the length
                     // of datagrams is searched for, or a peer that takes no more.
                     rounds_without_growth += 1;
