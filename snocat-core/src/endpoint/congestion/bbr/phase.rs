@@ -31,21 +31,21 @@ const ROUNDS_WITHOUT_GROWTH: u32 = 3;
 
 /// With how many packets more it begins to look for more.
 const FIRST_STEP: u64 = 4;
-/// The most that it adds, in percent of what is known. Twice that, and the shares of eight tunnels differ by a third: what each
-/// finds depends on who else looks at that moment. Less, and a tunnel beside CUBIC does not get back what it has lost.
+/// The most that it adds, in percent of what is known. What a look finds depends on who else looks at that moment. With 125, the shares
+/// of eight tunnels differ by a third. With 50, a newcomer beside three others takes more than half a minute to come level.
 const MOST_MORE: u64 = 75;
 
 /// Rounds until CUBIC has regained what one loss took from it, in percent of the packets in its window: it gives up 0.3 of
 /// them, and adds 0.53 in a round (RFC 9438, section 4.3).
 const REGAIN: u64 = 57;
-/// The longest wait for that. As the draft has it for Reno, a fast path is not left unused for longer (63 rounds there, which
-/// are three seconds at 50 ms; CUBIC on 100 Mbit/s keeps a third beside one tunnel with twice that, and a tenth with three seconds).
+/// The longest wait for that, so that a fast path is not left unused. The draft waits at most 63 rounds, for Reno: at 50 ms three
+/// seconds, after which CUBIC keeps a fifth of 100 Mbit/s on a queue of 2 ms. After six it keeps a third.
 const MOST_WAIT: Duration = Duration::from_secs(6);
 
 /// How long little is under way, to look for the shortest round trip (`BBR.ProbeRTTDuration`).
 const PROBE_RTT: Duration = Duration::from_millis(200);
-/// So little, in percent of what is known. The draft has a half. But what is known is too much by the queue that was there
-/// when a tunnel began: a half of that moves the queue so little that the others do not notice, and never look at the same time.
+/// So little, in percent of what is known. The draft has a half. But a tunnel that began when there was a queue knows too much by that
+/// queue: a half moves it so little that others do not notice, and then they do not look at the same time.
 const PROBE_RTT_WINDOW: u64 = 25;
 
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
