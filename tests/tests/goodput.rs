@@ -51,6 +51,35 @@ fn one_percent_of_loss_costs_one_visitor_little_where_much_is_under_way() {
     assert!(outcome.shares[0] > 0.7, "{outcome:?}");
 }
 
+/// Sending less mends nothing there. At a tenth, nothing was left of the path once.
+#[test]
+fn more_loss_leaves_less_and_there_is_no_cliff() {
+    for (per_mille, least) in [(50, 0.5), (80, 0.35), (120, 0.25)] {
+        let lossy = Path { loss: Chance::per_mille(per_mille), ..path() };
+        let outcome = run(&lossy, &[sender(Bbr, 0)], 5, 15);
+        assert!(outcome.shares[0] > least, "{per_mille}: {outcome:?}");
+    }
+}
+
+/// They begin one after the other, so all but the first find a queue. What they drain together shows them the path without it.
+#[test]
+fn the_queue_of_many_tunnels_drains_and_they_share_evenly() {
+    let path = Path { rate: 20, queue: Duration::from_secs(2), ..path() };
+    let senders: Vec<Sender> = (0..12).map(|start| sender(Bbr, start)).collect();
+    let outcome = run(&path, &senders, 60, 80);
+    assert!(outcome.added < path.round_trip * 2, "{outcome:?}");
+    assert!(outcome.shares.iter().sum::<f64>() > 0.9, "{outcome:?}");
+    assert!(jain(&outcome.shares) > 0.9, "{outcome:?}");
+}
+
+/// A queue that overflows before a round trip looks long.
+#[test]
+fn on_a_very_short_queue_cubic_has_a_quarter() {
+    let path = Path { rate: 100, queue: Duration::from_millis(2), ..path() };
+    let outcome = run(&path, &[sender(Bbr, 0), sender(Cubic, 0)], 5, 35);
+    assert!(outcome.shares[1] > 0.25, "{outcome:?}");
+}
+
 #[test]
 fn beside_cubic_each_has_a_quarter_at_least() {
     for starts in [[0, 0], [3, 0], [0, 3]] {

@@ -1,6 +1,7 @@
 //! How much of a bottleneck each congestion control uses, and what it leaves to others, in virtual time: the same numbers on every
 //! machine. `docs/Performance.md` says how to read it.
 
+mod crowds;
 mod paths;
 
 use std::time::Duration;
@@ -9,6 +10,7 @@ use clap::Parser;
 use snocat_driver::core::CongestionControl;
 use snocat_tests::goodput::{Outcome, goodput, jain};
 
+use crate::crowds::Crowds;
 use crate::paths::{Row, rows};
 
 /// Goodput of the congestion controls in the simulator
@@ -26,6 +28,9 @@ struct Options {
     #[arg(long, default_value_t = 1)]
     seed: u64,
 
+    #[command(flatten)]
+    crowds: Crowds,
+
     /// What cargo gives to every benchmark.
     #[arg(long, hide = true)]
     bench: bool,
@@ -33,6 +38,9 @@ struct Options {
 
 fn main() {
     let options = Options::parse();
+    if options.crowds.crowds {
+        return options.crowds.run(options.seed);
+    }
     let is_wanted =
         |row: &Row| options.only.is_empty() || options.only.iter().any(|name| row.name.starts_with(name));
     if !options.json {

@@ -11,7 +11,7 @@ use super::round::Round;
 /// What is left after congestion, in percent, unless more than that was delivered.
 const BETA: u64 = 70;
 /// How much of the high bound is used while not looking for more, in percent: the rest is for others who do.
-const HEADROOM: u64 = 85;
+const HEADROOM: u64 = 88;
 
 #[derive(Clone, Debug)]
 pub(super) struct Bounds {
@@ -71,7 +71,7 @@ mod tests {
     fn what_was_delivered_fits_and_what_was_not_goes_down_by_three_tenths_at_most() {
         let mut bounds = Bounds::NONE;
         bounds.found(1000, &round(900));
-        assert_eq!((bounds.looking(), bounds.using()), (900, 765));
+        assert_eq!((bounds.looking(), bounds.using()), (900, 792));
         bounds.found(1000, &round(100));
         assert_eq!(bounds.looking(), 700);
         bounds.raise(50);

@@ -49,8 +49,10 @@ pub(super) struct Bbr {
     loss: Loss,
     bounds: Bounds,
     phase: Phase,
-    /// The least round trip since the own queue was last let go. What others have queued is in it.
+    /// The least round trip since it was last looked for. The queue that others keep is in it.
     shared_rtt: Duration,
+    /// Whether the last look for more lost packets.
+    overflowed: bool,
     window: u64,
     mtu: u64,
 }
@@ -66,6 +68,7 @@ impl Bbr {
             bounds: Bounds::NONE,
             phase: Phase::BEGINNING,
             shared_rtt: Duration::MAX,
+            overflowed: false,
             window: INITIAL_WINDOW,
             mtu: mtu.into(),
         }
