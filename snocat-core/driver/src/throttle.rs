@@ -36,6 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "any instant will do, to count from")]
     fn one_warning_in_a_while_and_the_number_of_the_others() {
         let (throttle, start) = (Throttle::default(), Instant::now());
         let at = |seconds| throttle.allows(start + Duration::from_secs(seconds));
