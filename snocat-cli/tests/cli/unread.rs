@@ -109,7 +109,9 @@ fn a_log_that_nobody_reads_keeps_nobody_from_being_served() {
         let keys = Keys::new();
         let (quic, target) = (free_address(), echo());
         let (server_log, server_stderr) = full_pipe();
-        let mut server = server(&keys, binary, quic, Stdio::null(), server_stderr);
+        let (server_events, server_stdout) = pipe().unwrap();
+        let mut server = server(&keys, binary, quic, server_stdout, server_stderr);
+        comes(server_events, "listening");
         let at = |name: &str| keys.at(name).to_str().unwrap().to_owned();
         let (authority, token) = (at("server.pub.pem"), at("token"));
         let (quic, target) = (quic.to_string(), target.to_string());
@@ -138,8 +140,16 @@ fn events_that_nobody_reads_keep_nobody_from_being_served() {
         let quic = free_address();
         let (events, stdout) = full_pipe();
         let mut server = server(&keys, binary, quic, stdout, Stdio::null());
-        let mut client = keys.client(binary, quic, echo(), &[]);
-        client.event("tunnel-up");
+        // It cannot tell when it listens. Until then a client is refused.
+        let target = echo();
+        let deadline = Instant::now() + PATIENCE;
+        let mut client = loop {
+            let mut client = keys.client(binary, quic, target, &[]);
+            if client.next_line().is_some_and(|line| line.contains("tunnel-up")) {
+                break client;
+            }
+            assert!(Instant::now() < deadline, "no client is let in");
+        };
         let bound = bound_address(&client.event("bound"));
         assert_eq!(converse(bound, b"through"), b"through");
         comes(events, "tunnel-up");
