@@ -112,6 +112,8 @@ pub(crate) struct Slot {
     pub(crate) finishing: bool,
     /// Everything written has arrived.
     pub(crate) finished: bool,
+    /// The acceptor has accepted it.
+    pub(crate) accepted: bool,
     /// The offer was taken back, the peer has reset the stream, or this side has for not being read.
     pub(crate) gone: Option<Code>,
 }
@@ -244,6 +246,8 @@ impl<R: Runtime> Cell<R> {
         for event in mail {
             state.tunnel.handle_event(state.now, event);
         }
+        // Whoever acts next is to find what has happened, and not only that something has.
+        state.dispatch_events();
     }
 
     /// Ends the tunnel; the peer learns why.
@@ -367,9 +371,7 @@ impl State {
         let mut sends = 0;
         loop {
             self.take_endpoint_events();
-            while let Some(event) = self.tunnel.poll() {
-                self.dispatch(event);
-            }
+            self.dispatch_events();
             if sends == SENDS {
                 self.woken.extend(self.task.clone());
                 break;
@@ -449,6 +451,12 @@ impl State {
         self.tunnel.probe(self.now);
     }
 
+    fn dispatch_events(&mut self) {
+        while let Some(event) = self.tunnel.poll() {
+            self.dispatch(event);
+        }
+    }
+
     fn dispatch(&mut self, event: Event) {
         match event {
             Event::Connected => match &self.start {
@@ -493,7 +501,7 @@ impl State {
             }
             Event::Stopped { stream, code } => self.update(stream, |slot| slot.stopped = Some(code)),
             Event::Finished { stream } => self.update(stream, |slot| slot.finished = true),
-            Event::Accepted { stream } => self.update(stream, |_| ()),
+            Event::Accepted { stream } => self.update(stream, |slot| slot.accepted = true),
             Event::Readable { stream } => {
                 if let Some(slot) = self.streams.get_mut(&stream) {
                     self.woken.extend(slot.reader.take());

@@ -373,7 +373,9 @@ impl Tunnel {
         self.authentication_failed(auth::Failure::denied(reason));
     }
 
-    /// Ends the tunnel and all its streams at once. The peer learns `refusal`'s code and text.
+    /// Ends the tunnel and all its streams at once. The peer learns `refusal`'s code and text. What was written and has
+    /// not arrived yet is lost; [`Event::Finished`] tells when all of a stream has. What has arrived on either side
+    /// can still be read there.
     pub fn close(&mut self, now: Instant, refusal: Refusal) {
         self.touch(now);
         self.close_with(refusal);
@@ -429,7 +431,7 @@ impl Tunnel {
         self.connection.current_mtu()
     }
 
-    /// Streams that are open in either direction, without stream 0.
+    /// Streams that are open in either direction, without stream 0. After the end of the tunnel, those that may still be read.
     pub fn open_streams(&self) -> usize {
         self.streams.len()
     }
@@ -440,7 +442,8 @@ impl Tunnel {
     }
 
     /// Whether the tunnel has ended. It must still be driven until its last endpoint event
-    /// [`is_drained`](EndpointEvent::is_drained), so that the peer learns of it.
+    /// [`is_drained`](EndpointEvent::is_drained), so that the peer learns of it. [`read`](Self::read) gives what has arrived
+    /// for as long as the tunnel is kept.
     pub fn is_closed(&self) -> bool {
         matches!(self.phase, Phase::Closed)
     }
@@ -642,7 +645,7 @@ impl Tunnel {
         }
         self.phase = Phase::Closed;
         self.transmit_due = true;
-        self.streams.clear();
+        self.keep_readable_streams();
         self.deadlines.clear();
         if stranger {
             // How long a connection drains follows from the round trip, which a stranger makes as long as it
