@@ -328,3 +328,25 @@ fn a_stream_is_finished_when_it_was_accepted_and_not_before() {
         });
     });
 }
+
+/// Whatever the application still holds of it: tunnels, streams, an event that it has not read, a server.
+#[test]
+fn a_tunnel_that_is_drained_holds_no_socket() {
+    each_seed(40, |seed| {
+        simulate(seed, Machines::drawn(seed), async |world: World| {
+            let Bare { server, listening, connecting } = Bare::start(&world.sim, &Limits::default()).await;
+            let stream = connecting.open(&header()).await.unwrap();
+            let accepted = listening.accept().await.unwrap().accept();
+            assert_eq!((world.sim.sockets(CLIENT), world.sim.sockets(SERVER)), (1, 1));
+            connecting.close(Code::CLOSED, "that was all");
+            listening.closed().await;
+            let runtime = world.visitors();
+            runtime.sleep_until(runtime.now() + Duration::from_secs(2)).await;
+            assert_eq!((world.sim.sockets(CLIENT), world.sim.sockets(SERVER)), (0, 1));
+            server.close(Code::STOPPING, "server stopped").await;
+            assert_eq!(world.sim.sockets(SERVER), 0, "its port is not free");
+            assert!(matches!(server.next().await, Some(ServerEvent::TunnelDown { .. })));
+            drop((stream, accepted, listening, connecting, server));
+        });
+    });
+}

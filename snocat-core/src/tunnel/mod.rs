@@ -381,6 +381,14 @@ impl Tunnel {
         self.close_with(refusal);
     }
 
+    /// Ends the tunnel, and forgets it at once: nobody drives it from here on, so its peer may not learn of the end. Its
+    /// last endpoint event comes at once.
+    pub fn abandon(&mut self, now: Instant, refusal: Refusal) {
+        self.close(now, refusal);
+        self.deadlines.clear();
+        self.forget();
+    }
+
     /// Takes in that the peer's host says that nothing listens at the peer's address: an ICMP message, port unreachable.
     /// What a router says about the way, such as host unreachable, is no reason to call this.
     ///
