@@ -130,7 +130,8 @@ impl Node {
         self.count == 0
     }
 
-    /// The next event of any tunnel.
+    /// The next event of any tunnel. A tunnel that was lost may be gone with the call after the one that gives
+    /// [`Event::Closed`]: what has arrived through it is to be read between the two.
     pub fn poll(&mut self) -> Option<(TunnelId, Event)> {
         while let Some(&id) = self.dirty.front() {
             self.exchange(id);

@@ -28,7 +28,7 @@ impl fmt::Debug for Smol {
 
 impl Smol {
     /// Runs tasks on this executor. It stays the caller's: when the caller drops it, its tasks go with it, and
-    /// tasks that are spawned later do not run.
+    /// tasks that are spawned later do not run. All that it drives ends then.
     pub fn new(executor: Arc<Executor<'static>>) -> Self {
         // Tasks hold their runtime: if that held the executor, neither would ever go.
         Self(Arc::downgrade(&executor))

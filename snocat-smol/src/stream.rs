@@ -9,7 +9,11 @@ use snocat_driver::ByteStream;
 
 use crate::runtime::Smol;
 
-/// One stream of a tunnel. Close it before dropping it: what is still open then is cut off.
+/// One stream of a tunnel.
+///
+/// Close it before dropping it: what is still open then is cut off. When `close` has returned without an error, the peer can
+/// read everything that was written, even if the tunnel is closed at once; what it has not waited for may be lost with the
+/// tunnel. After the end of the tunnel, what has arrived before can still be read.
 #[derive(Debug)]
 pub struct Stream(ByteStream<Smol>);
 
@@ -43,7 +47,7 @@ impl AsyncWrite for Stream {
         Poll::Ready(Ok(()))
     }
 
-    /// Ends this side's direction, and waits until the peer has everything.
+    /// Ends this side's direction, and waits until the peer has everything and has accepted the stream.
     fn poll_close(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.0.poll_close(context)
     }

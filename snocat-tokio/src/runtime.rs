@@ -1,20 +1,21 @@
 //! tokio as the driver sees it.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
 use snocat_driver::{Runtime, SystemUdp};
 use tokio::net::TcpSocket;
 use tokio::runtime::{Handle, TryCurrentError};
+use tokio::task::JoinHandle;
 use tokio::time::Sleep;
 
 use crate::net::{TcpListener, TcpStream, UdpSocket};
 
-/// A tokio runtime, with its I/O and time drivers enabled.
+/// A tokio runtime, with its I/O and time drivers enabled. When it is shut down, all that it drives ends.
 #[derive(Clone, Debug)]
 pub struct Tokio(Handle);
 
@@ -25,6 +26,16 @@ impl Tokio {
     /// If no tokio runtime does.
     pub fn current() -> Result<Self, TryCurrentError> {
         Handle::try_current().map(Self)
+    }
+
+    /// Runs `future` in the context of the runtime, whoever polls it.
+    async fn within<F: Future>(&self, future: F) -> F::Output {
+        let mut future = pin!(future);
+        poll_fn(|context| {
+            let _context = self.0.enter();
+            future.as_mut().poll(context)
+        })
+        .await
     }
 }
 
@@ -70,15 +81,34 @@ impl Runtime for Tokio {
             SocketAddr::V6(_) => TcpSocket::new_v6()?,
         };
         socket.set_zero_linger()?;
-        socket.connect(address).await.map(TcpStream)
+        self.within(socket.connect(address)).await.map(TcpStream)
     }
 
     async fn resolve(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-        Ok(tokio::net::lookup_host((host, port)).await?.collect())
+        Ok(self.within(tokio::net::lookup_host((host, port))).await?.collect())
+    }
+
+    async fn sleep_until(&self, deadline: Instant) {
+        // A timer that is polled after the runtime was shut down panics. In a task of the runtime it is not polled then.
+        let mut sleeping =
+            Sleeping(self.0.spawn(async move { tokio::time::sleep_until(deadline.into()).await }));
+        if (&mut sleeping.0).await.is_err() {
+            // The runtime was shut down. Whoever waits for something else beside the time has a look at it first.
+            tokio::task::yield_now().await;
+        }
     }
 }
 
-/// A timer of tokio's.
+/// A task that sleeps, until dropped.
+struct Sleeping(JoinHandle<()>);
+
+impl Drop for Sleeping {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// A timer of tokio's, for tasks of its runtime.
 #[derive(Debug)]
 pub struct Timer {
     handle: Handle,

@@ -1,6 +1,7 @@
 //! What an application holds of a driver: futures that it drops, handles that it keeps, streams that outlive their tunnel.
 
-use std::future::Future;
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,7 +10,8 @@ use std::time::Duration;
 
 use snocat_driver::core::open::Header;
 use snocat_driver::core::{Code, Limits};
-use snocat_driver::{BindError, Offer, OpenError, Runtime, ServerEvent, Stream, Tunnel};
+use snocat_driver::{BindError, Bytes, Offer, OpenError, Runtime, ServerEvent, Stream, StreamError, Tunnel};
+use snocat_tests::pattern;
 use snocat_tests::simruntime::{
     Bare, CLIENT, Done, Machines, SERVER, SimRuntime, World, dial, each_seed, listen, simulate,
 };
@@ -238,6 +240,113 @@ fn a_binding_that_comes_early_waits_for_who_serves_it() {
             let binding = connected.bindings.into_iter().next().unwrap();
             assert_eq!(binding.bound().await.unwrap(), [bound]);
             Bare { server, listening, connecting: connected.tunnel }.stop().await;
+        });
+    });
+}
+
+/// Reads to the end of a stream, or to what keeps it from that.
+async fn read_all(stream: &Stream<SimRuntime>) -> (usize, Result<(), StreamError>) {
+    let (mut out, mut count) = (VecDeque::new(), 0);
+    loop {
+        let result = poll_fn(|context| stream.poll_read(context, 10_000, &mut out)).await;
+        for chunk in out.drain(..) {
+            assert!(chunk == pattern(count as u64, chunk.len()), "bytes at {count}");
+            count += chunk.len();
+        }
+        match result {
+            Ok(true) => return (count, Ok(())),
+            Ok(false) => {}
+            Err(error) => return (count, Err(error)),
+        }
+    }
+}
+
+async fn write_all(stream: &Stream<SimRuntime>, length: usize) {
+    let mut data = Bytes::from_static(pattern(0, length));
+    while !data.is_empty() {
+        poll_fn(|context| stream.poll_write(context, &mut data)).await.unwrap();
+    }
+}
+
+/// Either side ends the tunnel as soon as the writer knows that its peer has everything.
+#[test]
+fn what_has_arrived_is_read_after_the_end_of_the_tunnel() {
+    const LENGTH: usize = 500_000;
+    each_seed(40, |seed| {
+        simulate(seed, Machines::drawn(seed), async |world: World| {
+            let pair = Bare::start(&world.sim, &Limits::default()).await;
+            let writing = pair.connecting.open(&header()).await.unwrap();
+            let unfinished = pair.connecting.open(&header()).await.unwrap();
+            let [reading, cut_off] = [(); 2].map(|()| async {
+                let offer = pair.listening.accept().await.unwrap();
+                offer.accept().unwrap()
+            });
+            let (reading, cut_off) = (reading.await, cut_off.await);
+            write_all(&writing, LENGTH).await;
+            write_all(&unfinished, 100).await;
+            writing.finish();
+            poll_fn(|context| writing.poll_finished(context)).await.unwrap();
+            let closing = if seed % 2 == 0 { &pair.connecting } else { &pair.listening };
+            closing.close(Code::CLOSED, "that was all");
+            pair.listening.closed().await;
+            pair.listening.drained().await;
+            assert_eq!(read_all(&reading).await, (LENGTH, Ok(())));
+            let (_, end) = read_all(&cut_off).await;
+            assert!(matches!(end, Err(StreamError::TunnelClosed(_))), "{end:?}");
+            drop((writing, unfinished, reading, cut_off));
+            pair.stop().await;
+        });
+    });
+}
+
+/// The peer has all the bytes, and its application has not looked at the stream.
+#[test]
+fn a_stream_is_finished_when_it_was_accepted_and_not_before() {
+    each_seed(20, |seed| {
+        simulate(seed, Machines::drawn(seed), async |world: World| {
+            let pair = Bare::start(&world.sim, &Limits::default()).await;
+            for accept in [true, false] {
+                let stream = pair.connecting.open(&header()).await.unwrap();
+                write_all(&stream, 100).await;
+                stream.finish();
+                let runtime = world.visitors();
+                let offer = pair.listening.accept().await.unwrap();
+                runtime.sleep_until(runtime.now() + Duration::from_secs(2)).await;
+                let task = Arc::new(Task::default());
+                assert!(task.poll(pin!(poll_fn(|context| stream.poll_finished(context)))).is_pending());
+                let taken = if accept { offer.accept() } else { (drop(offer), None).1 };
+                let finished = poll_fn(|context| stream.poll_finished(context)).await;
+                match taken {
+                    Some(taken) => {
+                        finished.unwrap();
+                        assert_eq!(read_all(&taken).await, (100, Ok(())));
+                    }
+                    None => assert!(matches!(finished, Err(StreamError::Refused(_))), "{finished:?}"),
+                }
+            }
+            pair.stop().await;
+        });
+    });
+}
+
+/// Whatever the application still holds of it: tunnels, streams, an event that it has not read, a server.
+#[test]
+fn a_tunnel_that_is_drained_holds_no_socket() {
+    each_seed(40, |seed| {
+        simulate(seed, Machines::drawn(seed), async |world: World| {
+            let Bare { server, listening, connecting } = Bare::start(&world.sim, &Limits::default()).await;
+            let stream = connecting.open(&header()).await.unwrap();
+            let accepted = listening.accept().await.unwrap().accept();
+            assert_eq!((world.sim.sockets(CLIENT), world.sim.sockets(SERVER)), (1, 1));
+            connecting.close(Code::CLOSED, "that was all");
+            listening.closed().await;
+            let runtime = world.visitors();
+            runtime.sleep_until(runtime.now() + Duration::from_secs(2)).await;
+            assert_eq!((world.sim.sockets(CLIENT), world.sim.sockets(SERVER)), (0, 1));
+            server.close(Code::STOPPING, "server stopped").await;
+            assert_eq!(world.sim.sockets(SERVER), 0, "its port is not free");
+            assert!(matches!(server.next().await, Some(ServerEvent::TunnelDown { .. })));
+            drop((stream, accepted, listening, connecting, server));
         });
     });
 }

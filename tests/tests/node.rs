@@ -106,6 +106,85 @@ fn bytes_go_both_ways_and_each_direction_ends_on_its_own() {
     }
 }
 
+/// Whoever knows that everything has arrived may end the tunnel, however late the other side reads.
+#[test]
+fn what_has_arrived_can_be_read_after_the_end() {
+    for (writer, closer) in [(CLIENT, CLIENT), (CLIENT, SERVER), (SERVER, CLIENT), (SERVER, SERVER)] {
+        let mut duo = duo();
+        let reader = 1 - writer;
+        let (whole, half) = (running(&mut duo, writer), running(&mut duo, reader));
+        let text = pattern(0, 100_000);
+        for stream in [whole, half] {
+            let mut rest = text;
+            while !rest.is_empty() {
+                rest = &rest[write(&mut duo, writer, stream, rest).unwrap_or(0)..];
+                duo.pass(RTT);
+            }
+        }
+        let now = duo.now;
+        duo.tunnel(writer).finish(now, whole);
+        duo.wait(writer, |event| matches!(event, Event::Finished { .. }));
+        let now = duo.now;
+        duo.tunnel(closer).close(now, Refusal::new(Code::CLOSED, "done"));
+        duo.wait(reader, |event| matches!(event, Event::Closed(_)));
+
+        let mut out = VecDeque::new();
+        let first = duo.tunnel(reader).read(now, whole, 1000, &mut out);
+        assert_eq!((first, out.iter().map(Bytes::len).sum::<usize>()), (Ok(ReadStatus::More), 1000));
+        assert_eq!(read(&mut duo, reader, whole), (text[1000..].to_vec(), Ok(ReadStatus::Finished)));
+        assert_eq!(read(&mut duo, reader, half), (text.to_vec(), Ok(ReadStatus::More)));
+        assert_eq!(duo.tunnel(reader).open_streams(), 1);
+        for stream in [whole, half] {
+            assert_eq!(read(&mut duo, reader, stream), (Vec::new(), Err(ReadError::Closed)));
+            assert_eq!(write(&mut duo, reader, stream, b"x"), Err(WriteError::Closed));
+        }
+        assert_eq!(duo.tunnel(reader).open_streams(), 0, "nothing more of them is kept");
+        duo.pass(Duration::from_secs(5));
+        assert!(duo.nodes.iter().all(|node| node.is_empty()));
+    }
+}
+
+/// Nobody is to take a part for the whole.
+#[test]
+fn after_the_end_nothing_is_read_from_beyond_a_gap() {
+    let mut duo = duo();
+    let stream = running(&mut duo, CLIENT);
+    assert_eq!(write(&mut duo, CLIENT, stream, b"before"), Ok(6));
+    duo.pass(RTT);
+    // One datagram is lost, and what comes behind it is not.
+    duo.passes[CLIENT] = 0;
+    assert_eq!(write(&mut duo, CLIENT, stream, b"lost"), Ok(4));
+    duo.pass(Duration::from_millis(1));
+    duo.passes[CLIENT] = usize::MAX;
+    assert_eq!(write(&mut duo, CLIENT, stream, b"beyond"), Ok(6));
+    duo.pass(DELAY);
+    let now = duo.now;
+    duo.tunnel(SERVER).close(now, Refusal::new(Code::CLOSED, "done"));
+    assert_eq!(read(&mut duo, SERVER, stream), (b"before".to_vec(), Ok(ReadStatus::More)));
+    assert_eq!(read(&mut duo, SERVER, stream), (Vec::new(), Err(ReadError::Closed)));
+}
+
+#[test]
+fn streams_that_were_stopped_or_refused_are_not_kept_after_the_end() {
+    let mut duo = duo();
+    let (stopped, unread) = (running(&mut duo, CLIENT), running(&mut duo, CLIENT));
+    let now = duo.now;
+    let offered = duo.tunnel(CLIENT).open(now, &header()).unwrap();
+    for stream in [stopped, unread, offered] {
+        assert_eq!(write(&mut duo, CLIENT, stream, b"bytes"), Ok(5));
+    }
+    duo.pass(RTT);
+    let now = duo.now;
+    let tunnel = duo.tunnel(SERVER);
+    tunnel.close(now, Refusal::new(Code::CLOSED, "done"));
+    tunnel.stop(now, stopped, Code::CANCELLED);
+    assert_eq!(tunnel.open_streams(), 1);
+    for stream in [stopped, offered] {
+        assert_eq!(read(&mut duo, SERVER, stream), (Vec::new(), Err(ReadError::Closed)));
+    }
+    assert_eq!(read(&mut duo, SERVER, unread).0, b"bytes");
+}
+
 #[test]
 fn payload_travels_with_the_header_and_waits_for_the_decision() {
     let mut duo = duo();

@@ -21,6 +21,7 @@ const MET: &[&str] = &[
     "not answered in time",
     "offer cancelled",
     "opened early",
+    "read after the end",
     "read to the end",
     "refused by the peer",
     "reset by the peer",

@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
 
 use snocat_driver::core::open::Header;
 use snocat_driver::core::{Code, Refusal};
@@ -20,6 +21,7 @@ pairings!(
     a_client_opens_streams_that_a_servers_service_answers,
     a_server_opens_streams_that_a_clients_service_answers,
     a_stream_that_is_dropped_before_its_end_is_reset,
+    what_was_closed_without_an_error_is_read_after_the_end_of_the_tunnel,
     a_router_decides_by_the_address,
 );
 
@@ -91,12 +93,16 @@ impl Adapter for Smol {
 }
 
 /// Serves `/reverse`: everything that was sent, backwards, once the end is there. `/hang-up` cuts off in the
-/// middle of an answer.
-struct Reverser(Sender<io::Result<Vec<u8>>>);
+/// middle of an answer. `/late` reads when the tunnel has ended.
+struct Reverser {
+    heard: Sender<io::Result<Vec<u8>>>,
+    /// Each service has one.
+    running: Arc<()>,
+}
 
 impl<A: Adapter> Router<A> for Reverser {
     fn route(&self, _: &Tunnel<A>, header: &Header) -> Result<Box<dyn Service<A>>, Refusal> {
-        let heard = self.0.clone();
+        let (heard, running) = (self.heard.clone(), self.running.clone());
         match header.address.as_str() {
             "/reverse" => Ok(Box::new(move |offer: Offer<A>| async move {
                 let mut stream = A::Bytes::from(offer.accept().unwrap());
@@ -115,6 +121,13 @@ impl<A: Adapter> Router<A> for Reverser {
                 A::write_all(&mut stream, b"the ans").await.unwrap();
                 drop(stream);
                 heard.send(Ok(question.to_vec())).unwrap();
+            })),
+            "/late" => Ok(Box::new(move |offer: Offer<A>| async move {
+                let stream = offer.accept().unwrap();
+                stream.tunnel().closed().await;
+                stream.tunnel().drained().await;
+                heard.send(A::read_to_end(&mut A::Bytes::from(stream)).await).unwrap();
+                drop(running);
             })),
             other => Err(Refusal::new(Code::NOT_ALLOWED, format!("`{other}` is not served here"))),
         }
@@ -144,7 +157,13 @@ enum Part<T> {
 impl<T: Act> Part<T> {
     async fn play<A: Adapter>(self, tunnel: Tunnel<A>) {
         match self {
-            Self::Serve(reverser) => serve(&tunnel, Arc::new(reverser)).await,
+            Self::Serve(reverser) => {
+                let (running, runtime) = (reverser.running.clone(), tunnel.runtime());
+                serve(&tunnel, Arc::new(reverser)).await;
+                while Arc::strong_count(&running) > 1 {
+                    runtime.sleep_until(runtime.now() + Duration::from_millis(10)).await;
+                }
+            }
             Self::Act(act, done) => {
                 act.act(RoutingClient::new(tunnel)).await;
                 done.send(()).unwrap();
@@ -157,7 +176,8 @@ impl<T: Act> Part<T> {
 fn play(pairing: Pairing, opener: Opener, act: impl Act) -> Heard {
     let (reverser, heard) = channel();
     let (done, acted) = channel();
-    let (serving, acting) = (Part::Serve(Reverser(reverser)), Part::Act(act, done));
+    let reverser = Reverser { heard: reverser, running: Arc::default() };
+    let (serving, acting) = (Part::Serve(reverser), Part::Act(act, done));
     let (server, client) = if opener == Opener::Server { (acting, serving) } else { (serving, acting) };
     let lab = Lab::new(pairing);
     let options = Options::default();
@@ -283,5 +303,24 @@ impl Act for AskForNobody {
 fn a_router_decides_by_the_address(pairing: Pairing) {
     for opener in [Opener::Client, Opener::Server] {
         assert_eq!(play(pairing, opener, AskForNobody).iter().count(), 0);
+    }
+}
+
+struct CloseAndGo;
+
+impl Act for CloseAndGo {
+    async fn act<A: Adapter>(self, peer: RoutingClient<A>) {
+        let mut stream = A::Bytes::from(peer.open("/late".parse().unwrap()).await.unwrap());
+        A::write_all(&mut stream, &question()).await.unwrap();
+        A::close(&mut stream).await.unwrap();
+    }
+}
+
+/// The tunnel ends as soon as the stream is closed, and the other side has not begun to read.
+fn what_was_closed_without_an_error_is_read_after_the_end_of_the_tunnel(pairing: Pairing) {
+    for opener in [Opener::Client, Opener::Server] {
+        let heard: Vec<_> = play(pairing, opener, CloseAndGo).iter().collect();
+        let [Ok(bytes)] = &heard[..] else { panic!("{heard:?}") };
+        assert!(*bytes == question(), "{} bytes of {}", bytes.len(), question().len());
     }
 }

@@ -29,6 +29,7 @@ use crate::authentication::{self, Methods, Running};
 use crate::driver::Driver;
 use crate::runtime::{Runtime, Timer};
 use crate::server::Acceptor;
+use crate::socket::Socket;
 use crate::sync::{Awaited, Key, Waiters, lock, store, try_lock};
 
 /// Batches of datagrams one drive sends before others have their turn. Each takes up to a tenth of a millisecond, and so long
@@ -51,9 +52,16 @@ pub(crate) struct Cell<R: Runtime> {
     driver: Arc<Driver<R>>,
     acceptor: Option<Arc<Acceptor<R>>>,
     methods: Methods,
-    state: Mutex<State>,
-    /// Datagrams that came while somebody had the lock of `state`. Never locked while `state` is waited for.
+    driven: Mutex<Driven<R>>,
+    /// Datagrams that came while somebody had the lock of `driven`. Never locked while that is waited for.
     mail: Mutex<Vec<TunnelEvent>>,
+}
+
+/// What is behind the lock of a tunnel.
+struct Driven<R: Runtime> {
+    state: State,
+    /// Until the tunnel is drained: whoever still holds it then must not keep the port.
+    socket: Option<Arc<Socket<R>>>,
 }
 
 /// What the driver keeps beside the protocol's state.
@@ -112,6 +120,8 @@ pub(crate) struct Slot {
     pub(crate) finishing: bool,
     /// Everything written has arrived.
     pub(crate) finished: bool,
+    /// The acceptor has accepted it.
+    pub(crate) accepted: bool,
     /// The offer was taken back, the peer has reset the stream, or this side has for not being read.
     pub(crate) gone: Option<Code>,
 }
@@ -135,6 +145,7 @@ enum News {
 impl<R: Runtime> Cell<R> {
     pub(crate) fn new(
         driver: Arc<Driver<R>>,
+        socket: Arc<Socket<R>>,
         mut tunnel: Tunnel,
         acceptor: Option<Arc<Acceptor<R>>>,
         methods: Methods,
@@ -172,7 +183,8 @@ impl<R: Runtime> Cell<R> {
             tunnel,
         };
         let id = state.tunnel.id();
-        Arc::new(Self { id, driver, acceptor, methods, state: Mutex::new(state), mail: Mutex::default() })
+        let driven = Mutex::new(Driven { state, socket: Some(socket) });
+        Arc::new(Self { id, driver, acceptor, methods, driven, mail: Mutex::default() })
     }
 
     pub(crate) fn id(&self) -> TunnelId {
@@ -190,10 +202,10 @@ impl<R: Runtime> Cell<R> {
 
     /// Looks, without anything to follow from it.
     pub(crate) fn peek<T>(&self, look: impl FnOnce(&mut State) -> T) -> T {
-        let result = look(&mut lock(&self.state));
+        let result = look(&mut lock(&self.driven).state);
         if self.has_mail() {
             // Who looks does not drive.
-            let task = lock(&self.state).task.clone();
+            let task = lock(&self.driven).state.task.clone();
             task.into_iter().for_each(Waker::wake);
         }
         result
@@ -202,10 +214,10 @@ impl<R: Runtime> Cell<R> {
     /// Acts on the tunnel and drives it.
     pub(crate) fn with<T>(self: &Arc<Self>, act: impl FnOnce(&mut State) -> T) -> T {
         let (result, after) = {
-            let mut state = lock(&self.state);
-            self.take_mail(&mut state);
-            let result = act(&mut state);
-            (result, state.drive(&self.driver))
+            let mut driven = lock(&self.driven);
+            self.take_mail(&mut driven.state);
+            let result = act(&mut driven.state);
+            (result, driven.drive())
         };
         self.settle(after);
         self.deliver();
@@ -230,9 +242,9 @@ impl<R: Runtime> Cell<R> {
     fn deliver(self: &Arc<Self>) {
         while self.has_mail() {
             let after = {
-                let Some(mut state) = try_lock(&self.state) else { return };
-                self.take_mail(&mut state);
-                state.drive(&self.driver)
+                let Some(mut driven) = try_lock(&self.driven) else { return };
+                self.take_mail(&mut driven.state);
+                driven.drive()
             };
             self.settle(after);
         }
@@ -244,6 +256,8 @@ impl<R: Runtime> Cell<R> {
         for event in mail {
             state.tunnel.handle_event(state.now, event);
         }
+        // Whoever acts next is to find what has happened, and not only that something has.
+        state.dispatch_events();
     }
 
     /// Ends the tunnel; the peer learns why.
@@ -251,24 +265,47 @@ impl<R: Runtime> Cell<R> {
         self.with(|state| state.tunnel.close(state.now, refusal));
     }
 
-    /// Starts the task that owns the timer. It ends when the tunnel is drained.
+    /// Ends the tunnel because its runtime drives it no more.
+    pub(crate) fn abandon(self: &Arc<Self>) {
+        let refusal = Refusal::new(Code::STOPPING, "the runtime that drove the tunnel was stopped");
+        self.with(|state| state.tunnel.abandon(state.now, refusal));
+    }
+
+    /// Starts the task that owns the timer. It ends when the tunnel is drained. A runtime that drops it before that ends the
+    /// tunnel.
     pub(crate) fn run(self: &Arc<Self>) {
-        let cell = self.clone();
-        let mut timer = self.driver.runtime.timer();
-        self.driver.runtime.spawn(poll_fn(move |context| cell.poll_task(context, &mut timer)));
+        struct Task<R: Runtime> {
+            cell: Arc<Cell<R>>,
+            timer: R::Timer,
+        }
+
+        impl<R: Runtime> Drop for Task<R> {
+            fn drop(&mut self) {
+                if !self.cell.peek(|state| state.drained) {
+                    self.cell.abandon();
+                }
+            }
+        }
+
+        let mut task = Task { cell: self.clone(), timer: self.driver.runtime.timer() };
+        self.driver.runtime.spawn(poll_fn(move |context| {
+            let Task { cell, timer } = &mut task;
+            cell.poll_task(context, timer)
+        }));
     }
 
     fn poll_task(self: &Arc<Self>, context: &mut Context<'_>, timer: &mut R::Timer) -> Poll<()> {
         loop {
             let (wait_until, drained, after) = {
-                let mut state = lock(&self.state);
-                store(&mut state.task, context);
-                self.take_mail(&mut state);
-                let now = state.now;
-                if state.tunnel.poll_timeout().is_some_and(|at| at <= now) {
-                    state.tunnel.handle_timeout(now);
+                let mut driven = lock(&self.driven);
+                store(&mut driven.state.task, context);
+                self.take_mail(&mut driven.state);
+                let now = driven.state.now;
+                if driven.state.tunnel.poll_timeout().is_some_and(|at| at <= now) {
+                    driven.state.tunnel.handle_timeout(now);
                 }
-                let after = state.drive(&self.driver);
+                let after = driven.drive();
+                let state = &mut driven.state;
                 let wanted = state.wanted();
                 // A timer that fires early costs less than one that is set anew each time.
                 let set = wanted.filter(|at| state.armed.is_none_or(|armed| *at < armed));
@@ -286,7 +323,7 @@ impl<R: Runtime> Cell<R> {
             if timer.poll(context).is_pending() {
                 return Poll::Pending;
             }
-            lock(&self.state).armed = None;
+            lock(&self.driven).state.armed = None;
         }
     }
 
@@ -307,10 +344,10 @@ impl<R: Runtime> Cell<R> {
     }
 
     fn next_news(&self) -> Option<News> {
-        let mut state = lock(&self.state);
-        let news = state.news.pop_front();
+        let State { news, telling, .. } = &mut lock(&self.driven).state;
+        let news = news.pop_front();
         if news.is_none() {
-            state.telling = false;
+            *telling = false;
         }
         news
     }
@@ -361,33 +398,43 @@ struct After {
     tell: bool,
 }
 
-impl State {
+impl<R: Runtime> Driven<R> {
     /// Drains the tunnel: events to those they concern, datagrams to the socket.
-    fn drive<R: Runtime>(&mut self, driver: &Driver<R>) -> After {
+    fn drive(&mut self) -> After {
+        let after = self.state.drive(self.socket.as_deref());
+        if self.state.drained {
+            self.socket = None;
+        }
+        after
+    }
+}
+
+impl State {
+    fn drive<R: Runtime>(&mut self, socket: Option<&Socket<R>>) -> After {
         let mut sends = 0;
         loop {
             self.take_endpoint_events();
-            while let Some(event) = self.tunnel.poll() {
-                self.dispatch(event);
-            }
+            self.dispatch_events();
             if sends == SENDS {
                 self.woken.extend(self.task.clone());
                 break;
             }
-            if !self.send(driver) {
+            if !socket.is_some_and(|socket| self.send(socket)) {
                 break;
             }
             sends += 1;
         }
-        if self.blocked.is_none() {
-            driver.socket.give_back(std::mem::take(&mut self.buffer));
+        if self.blocked.is_none()
+            && let Some(socket) = socket
+        {
+            socket.give_back(std::mem::take(&mut self.buffer));
         }
         // Sending may have brought something up.
         self.take_endpoint_events();
         if self.drained {
             self.waiters.wake_all(&mut self.woken);
-            if let Some(key) = self.sender.take() {
-                driver.socket.wait_no_longer(key);
+            if let (Some(key), Some(socket)) = (self.sender.take(), socket) {
+                socket.wait_no_longer(key);
             }
         }
         if self.drained || self.wanted().is_some_and(|at| self.armed.is_none_or(|armed| at < armed)) {
@@ -414,14 +461,14 @@ impl State {
     }
 
     /// Sends one batch. Returns whether there may be more to send now.
-    fn send<R: Runtime>(&mut self, driver: &Driver<R>) -> bool {
+    fn send<R: Runtime>(&mut self, socket: &Socket<R>) -> bool {
         let transmit = match self.blocked.take() {
             Some(transmit) => transmit,
             None => {
                 if self.buffer.capacity() == 0 {
-                    self.buffer = driver.socket.lend();
+                    self.buffer = socket.lend();
                 }
-                let segments = driver.socket.max_segments(self.tunnel.mtu());
+                let segments = socket.max_segments(self.tunnel.mtu());
                 match self.tunnel.poll_transmit(self.now, segments, &mut self.buffer) {
                     Some(transmit) => transmit,
                     None => return false,
@@ -429,8 +476,8 @@ impl State {
             }
         };
         let contents = self.buffer.get(..transmit.size).unwrap_or_default();
-        let sent = driver.socket.send(&transmit, contents);
-        if driver.socket.take_refused() {
+        let sent = socket.send(&transmit, contents);
+        if socket.take_refused() {
             self.refused();
         }
         if sent.is_ok() {
@@ -438,7 +485,7 @@ impl State {
         }
         self.blocked = Some(transmit);
         if let Some(task) = &self.task {
-            self.woken.extend(driver.socket.wait_writable(&mut self.sender, task));
+            self.woken.extend(socket.wait_writable(&mut self.sender, task));
         }
         false
     }
@@ -447,6 +494,12 @@ impl State {
     pub(crate) fn refused(&mut self) {
         self.unreachable = true;
         self.tunnel.probe(self.now);
+    }
+
+    fn dispatch_events(&mut self) {
+        while let Some(event) = self.tunnel.poll() {
+            self.dispatch(event);
+        }
     }
 
     fn dispatch(&mut self, event: Event) {
@@ -493,7 +546,7 @@ impl State {
             }
             Event::Stopped { stream, code } => self.update(stream, |slot| slot.stopped = Some(code)),
             Event::Finished { stream } => self.update(stream, |slot| slot.finished = true),
-            Event::Accepted { stream } => self.update(stream, |_| ()),
+            Event::Accepted { stream } => self.update(stream, |slot| slot.accepted = true),
             Event::Readable { stream } => {
                 if let Some(slot) = self.streams.get_mut(&stream) {
                     self.woken.extend(slot.reader.take());

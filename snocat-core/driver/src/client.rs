@@ -157,13 +157,14 @@ async fn attempt<R: Runtime>(
     start: Start,
     deadline: Instant,
 ) -> Result<Result<Connected<R>, ConnectError>, ConnectError> {
-    let driver = Driver::client(runtime.clone(), address.ip(), config).map_err(ConnectError::Socket)?;
+    let (driver, socket) =
+        Driver::client(runtime.clone(), address.ip(), config).map_err(ConnectError::Socket)?;
     let tls = config.tls.attempt()?;
     let won = match &start {
         Start::AtOnce => None,
         Start::Racing(won) => Some(won.clone()),
     };
-    let cell = driver.connect(config, &tls, start, address, &to.server_name)?;
+    let cell = driver.connect(&socket, config, &tls, start, address, &to.server_name)?;
     let attempt = Attempt { cell: &cell, won };
     let bindings: Vec<Result<BindingId, TunnelError>> = cell.peek(|state| {
         let ask = |binding: &crate::Binding| {
@@ -171,7 +172,7 @@ async fn attempt<R: Runtime>(
         };
         config.bindings.iter().map(ask).collect()
     });
-    driver.run();
+    driver.run(socket);
     cell.run();
     let outcome = futures_lite::future::or(outcome(&cell), async {
         while runtime.now() < deadline {

@@ -2,6 +2,9 @@
 //!
 //! The receiving task takes a batch, locks the endpoint only to find out whose datagrams they are, and then
 //! each tunnel to feed it. The lock of the endpoint and that of a tunnel are never held together.
+//!
+//! The socket goes with the receiving task and the last tunnel that is not drained, whoever still holds what. If the
+//! runtime drops that task before, nothing can be driven any more, and all tunnels end.
 
 use std::future::poll_fn;
 use std::io;
@@ -36,15 +39,20 @@ const REST: Duration = Duration::from_millis(100);
 
 pub(crate) struct Driver<R: Runtime> {
     pub(crate) runtime: R,
-    pub(crate) socket: Socket<R>,
+    /// The address that it is bound to.
+    pub(crate) local: SocketAddr,
     /// Whether the application gives peers the ports that they ask for.
     pub(crate) serves_bindings: bool,
     acceptor: Option<Arc<Acceptor<R>>>,
     state: Mutex<State<R>>,
 }
 
+/// A driver whose receiving task has yet to be [run](Driver::run), and the socket that is for it.
+type Started<R> = (Arc<Driver<R>>, Arc<Socket<R>>);
+
 /// What the receiving task keeps from turn to turn.
 struct Receiving<R: Runtime> {
+    socket: Arc<Socket<R>>,
     buffers: Buffers,
     datagrams: Vec<Datagram>,
     timer: R::Timer,
@@ -53,23 +61,25 @@ struct Receiving<R: Runtime> {
 
 struct State<R: Runtime> {
     endpoint: Endpoint,
+    /// Until the receiving task has ended.
+    socket: Option<Arc<Socket<R>>>,
     /// By the slot of their id.
     cells: Vec<Option<Arc<Cell<R>>>>,
     tunnels: usize,
     /// Ends with the last tunnel.
     closing: bool,
-    /// Those who wait for tunnels to go.
+    /// Those that wait for the end.
     waiters: Waiters,
 }
 
 impl<R: Runtime> Driver<R> {
-    /// A driver that takes connections in.
+    /// A driver that takes connections in, and its socket.
     pub(crate) fn server(
         runtime: R,
         address: SocketAddr,
         config: &ServerConfig,
         acceptor: Arc<Acceptor<R>>,
-    ) -> io::Result<Arc<Self>> {
+    ) -> io::Result<Started<R>> {
         let listen = ListenConfig {
             crypto: config.tls.crypto.clone(),
             token_key: Arc::new(
@@ -88,8 +98,8 @@ impl<R: Runtime> Driver<R> {
         Self::start(runtime, socket, reset_key, limits, congestion, serves_bindings, Some((listen, acceptor)))
     }
 
-    /// A driver for one outgoing connection, to a host: it ends with it.
-    pub(crate) fn client(runtime: R, peer: IpAddr, config: &ClientConfig) -> io::Result<Arc<Self>> {
+    /// A driver for one outgoing connection to a host, and its socket: it ends with it.
+    pub(crate) fn client(runtime: R, peer: IpAddr, config: &ClientConfig) -> io::Result<Started<R>> {
         let local: IpAddr = match peer {
             IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
             IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
@@ -109,44 +119,66 @@ impl<R: Runtime> Driver<R> {
         congestion: CongestionControl,
         serves_bindings: bool,
         listening: Option<(ListenConfig, Arc<Acceptor<R>>)>,
-    ) -> io::Result<Arc<Self>> {
+    ) -> io::Result<Started<R>> {
         let (listen, acceptor) = listening.unzip();
+        let socket = Arc::new(socket);
         let closing = listen.is_none();
-        let (asked, local) = (runtime.clone(), socket.local_addr().ip());
+        let local = socket.local_addr();
+        let asked = runtime.clone();
         let config = EndpointConfig {
             seed: seed(&runtime)?,
             reset_key: Arc::new(reset_key),
             limits,
             congestion,
             allow_mtud: !socket.may_fragment(),
-            datagram_limit: Arc::new(move |peer| asked.datagram_limit(local, peer)),
+            datagram_limit: Arc::new(move |peer| asked.datagram_limit(local.ip(), peer)),
             listen,
         };
         let state = State {
             endpoint: Endpoint::new(config),
+            socket: Some(socket.clone()),
             cells: Vec::new(),
             tunnels: 0,
             closing,
             waiters: Waiters::default(),
         };
-        Ok(Arc::new(Self { runtime, socket, serves_bindings, acceptor, state: Mutex::new(state) }))
+        let driver = Self { runtime, local, serves_bindings, acceptor, state: Mutex::new(state) };
+        Ok((Arc::new(driver), socket))
     }
 
     /// Starts the receiving task. Of a client, after [`connect`](Self::connect): it ends when there is no tunnel.
-    pub(crate) fn run(self: &Arc<Self>) {
-        let driver = self.clone();
-        let mut receiving = Receiving {
-            buffers: Buffers::new(),
-            datagrams: Vec::new(),
-            timer: self.runtime.timer(),
-            resting: false,
-        };
-        self.runtime.spawn(poll_fn(move |context| driver.poll_receiving(context, &mut receiving)));
+    pub(crate) fn run(self: &Arc<Self>, socket: Arc<Socket<R>>) {
+        struct Task<R: Runtime> {
+            driver: Arc<Driver<R>>,
+            receiving: Option<Receiving<R>>,
+        }
+
+        impl<R: Runtime> Drop for Task<R> {
+            fn drop(&mut self) {
+                if self.receiving.take().is_some() {
+                    self.driver.abandon();
+                }
+            }
+        }
+
+        let (datagrams, timer) = (Vec::new(), self.runtime.timer());
+        let receiving = Receiving { socket, buffers: Buffers::new(), datagrams, timer, resting: false };
+        let mut task = Task { driver: self.clone(), receiving: Some(receiving) };
+        self.runtime.spawn(poll_fn(move |context| {
+            let Task { driver, receiving } = &mut task;
+            if let Some(receiving) = receiving {
+                std::task::ready!(driver.poll_receiving(context, receiving));
+            }
+            *receiving = None;
+            driver.release_socket();
+            Poll::Ready(())
+        }));
     }
 
     /// Begins a connection and starts the task of its tunnel.
     pub(crate) fn connect(
         self: &Arc<Self>,
+        socket: &Arc<Socket<R>>,
         config: &ClientConfig,
         tls: &TlsAttempt,
         start: Start,
@@ -160,7 +192,7 @@ impl<R: Runtime> Driver<R> {
         };
         let mut state = lock(&self.state);
         let (id, tunnel) = state.endpoint.connect(self.runtime.now(), &connect, remote, server_name)?;
-        let cell = Cell::new(self.clone(), tunnel, None, config.methods.clone(), start);
+        let cell = Cell::new(self.clone(), socket.clone(), tunnel, None, config.methods.clone(), start);
         state.insert(id, cell.clone());
         drop(state);
         Ok(cell)
@@ -171,7 +203,35 @@ impl<R: Runtime> Driver<R> {
         for cell in self.shut() {
             cell.close(refusal.clone());
         }
-        self.socket.wake_receiver();
+        self.wake_receiver();
+    }
+
+    /// Ends all tunnels, because the runtime drives them no more.
+    fn abandon(&self) {
+        for cell in self.shut() {
+            cell.abandon();
+        }
+        self.release_socket();
+        if let Some(acceptor) = &self.acceptor {
+            acceptor.close();
+        }
+    }
+
+    /// Lets go of the socket. The tunnels have done so before.
+    fn release_socket(&self) {
+        let mut woken = Vec::new();
+        {
+            let mut state = lock(&self.state);
+            state.socket = None;
+            state.waiters.wake_all(&mut woken);
+        }
+        woken.into_iter().for_each(Waker::wake);
+    }
+
+    fn wake_receiver(&self) {
+        // The socket itself stays where it is: a clone of it could outlive the task that is woken.
+        let receiver = lock(&self.state).socket.as_ref().and_then(|socket| socket.receiver());
+        receiver.into_iter().for_each(Waker::wake);
     }
 
     /// Authenticates new connections by these methods.
@@ -192,41 +252,38 @@ impl<R: Runtime> Driver<R> {
         state.cells.iter().flatten().cloned().collect()
     }
 
-    /// Waits until there is no tunnel, not even one that is only being closed.
-    pub(crate) async fn emptied(&self) {
-        let is_empty = |state: &mut State<R>| (state.tunnels == 0).then_some(());
-        wait(&self.state, |state| Some(&mut state.waiters), is_empty).await;
+    /// Waits until there is no tunnel, not even one that is only being closed, and the port is free.
+    pub(crate) async fn ended(&self) {
+        let has_ended = |state: &mut State<R>| state.socket.is_none().then_some(());
+        wait(&self.state, |state| Some(&mut state.waiters), has_ended).await;
     }
 
     /// Carries a tunnel's events to the endpoint and returns the answers.
     pub(crate) fn exchange(&self, id: TunnelId, events: Vec<EndpointEvent>) -> Vec<TunnelEvent> {
         let mut gone = None;
         let mut answers = Vec::new();
-        let mut woken = Vec::new();
         {
             let mut state = lock(&self.state);
             for event in events {
                 if event.is_drained() {
                     gone = state.remove(id);
-                    state.waiters.wake_all(&mut woken);
                 }
                 answers.extend(state.endpoint.handle_event(id, event));
             }
         }
         if gone.is_some() {
-            self.socket.wake_receiver();
+            self.wake_receiver();
         }
-        woken.into_iter().for_each(Waker::wake);
         answers
     }
 
     fn poll_receiving(self: &Arc<Self>, context: &mut Context<'_>, receiving: &mut Receiving<R>) -> Poll<()> {
-        self.socket.poll_senders(context);
+        receiving.socket.poll_senders(context);
         for _ in 0..BATCHES {
             let received = self.poll_batch(context, receiving);
-            self.pass_refusal_on();
+            self.pass_refusal_on(&receiving.socket);
             if received.is_pending() {
-                let more = self.accept();
+                let more = self.accept(&receiving.socket);
                 let over = {
                     let state = lock(&self.state);
                     state.closing && state.tunnels == 0
@@ -241,7 +298,7 @@ impl<R: Runtime> Driver<R> {
             }
             self.deliver(&mut receiving.datagrams);
         }
-        self.accept();
+        self.accept(&receiving.socket);
         context.waker().wake_by_ref();
         Poll::Pending
     }
@@ -249,13 +306,16 @@ impl<R: Runtime> Driver<R> {
     /// Looks whether the server's host has refused what a client has sent. Not every runtime wakes those who receive for
     /// that; they learn of it with the next datagram that they send.
     pub(crate) fn look_for_refusals(&self) {
-        self.socket.take_errors();
-        self.pass_refusal_on();
+        let socket = lock(&self.state).socket.clone();
+        if let Some(socket) = socket {
+            socket.take_errors();
+            self.pass_refusal_on(&socket);
+        }
     }
 
     /// Tells the tunnel of a client that the server's host has said that nothing listens there.
-    fn pass_refusal_on(&self) {
-        if self.socket.take_refused() {
+    fn pass_refusal_on(&self, socket: &Socket<R>) {
+        if socket.take_refused() {
             let cells: Vec<_> = lock(&self.state).cells.iter().flatten().cloned().collect();
             for cell in cells {
                 cell.with(cell::State::refused);
@@ -265,13 +325,13 @@ impl<R: Runtime> Driver<R> {
 
     /// Receives one batch. A socket that fails is left alone for a while.
     fn poll_batch(&self, context: &mut Context<'_>, receiving: &mut Receiving<R>) -> Poll<()> {
-        let Receiving { buffers, datagrams, timer, resting } = receiving;
+        let Receiving { socket, buffers, datagrams, timer, resting } = receiving;
         loop {
             if *resting {
                 std::task::ready!(timer.poll(context));
                 *resting = false;
             }
-            match std::task::ready!(self.socket.poll_receive(context, buffers, datagrams)) {
+            match std::task::ready!(socket.poll_receive(context, buffers, datagrams)) {
                 Ok(()) => return Poll::Ready(()),
                 Err(error) => {
                     tracing::warn!(%error, "receiving failed");
@@ -302,7 +362,7 @@ impl<R: Runtime> Driver<R> {
     }
 
     /// Takes a few new connections in and answers strangers. Returns whether more wait.
-    fn accept(self: &Arc<Self>) -> bool {
+    fn accept(self: &Arc<Self>, socket: &Arc<Socket<R>>) -> bool {
         let mut accepted = Vec::new();
         let mut responses = Vec::new();
         let more = {
@@ -315,9 +375,9 @@ impl<R: Runtime> Driver<R> {
                 && let Some((id, tunnel)) = state.endpoint.poll_accept(now)
             {
                 let methods = self.acceptor.as_ref().map(|acceptor| acceptor.methods.clone());
-                let acceptor = self.acceptor.clone();
-                let cell =
-                    Cell::new(self.clone(), tunnel, acceptor, methods.unwrap_or_default(), Start::AtOnce);
+                let (acceptor, socket) = (self.acceptor.clone(), socket.clone());
+                let methods = methods.unwrap_or_default();
+                let cell = Cell::new(self.clone(), socket, tunnel, acceptor, methods, Start::AtOnce);
                 state.insert(id, cell.clone());
                 accepted.push(cell);
             }
@@ -329,7 +389,7 @@ impl<R: Runtime> Driver<R> {
         };
         for (transmit, contents) in responses {
             // A stranger's answer is not worth waiting for.
-            let _lost_if_full = self.socket.send(&transmit, &contents);
+            let _lost_if_full = socket.send(&transmit, &contents);
         }
         for cell in accepted {
             cell.run();

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use crate::runtime::{Runtime, Timer};
+use crate::runtime::Runtime;
 
 /// The Connection Attempt Delay of RFC 8305, section 8.
 const DELAY: Duration = Duration::from_millis(250);
@@ -30,11 +30,10 @@ where
     R: Runtime,
     F: Future<Output = Result<T, E>>,
 {
-    let mut waiting = attempts.into_iter();
+    let mut waiting = attempts.into_iter().peekable();
     let mut running: Vec<Pin<Box<F>>> = Vec::new();
     let mut failures = Vec::new();
-    let mut timer = runtime.timer();
-    let mut more = true;
+    let mut pause: Option<Pin<Box<dyn Future<Output = ()> + Send>>> = None;
     poll_fn(|context| {
         loop {
             let mut index = 0;
@@ -48,13 +47,18 @@ where
                     Poll::Pending => index += 1,
                 }
             }
-            if more && (running.is_empty() || timer.poll(context).is_ready()) {
-                match waiting.next() {
-                    Some(attempt) => running.push(Box::pin(attempt)),
-                    None => more = false,
+            let is_due = match &mut pause {
+                Some(pause) => pause.as_mut().poll(context).is_ready(),
+                None => false,
+            };
+            if running.is_empty() || is_due {
+                pause = None;
+                if let Some(attempt) = waiting.next() {
+                    running.push(Box::pin(attempt));
+                    let next = waiting.peek().map(|_| runtime.now() + DELAY);
+                    pause = next.map(|next| Box::pin(runtime.sleep_until(next)) as Pin<Box<_>>);
+                    continue;
                 }
-                timer.reset(runtime.now() + DELAY);
-                continue;
             }
             return if running.is_empty() {
                 Poll::Ready(Err(std::mem::take(&mut failures)))

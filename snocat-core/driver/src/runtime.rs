@@ -27,7 +27,8 @@ pub trait Runtime: Clone + Send + Sync + 'static {
     /// The time by the clock that the timers follow.
     fn now(&self) -> Instant;
 
-    /// Runs `task` in the background.
+    /// Runs `task` in the background. A runtime that has ended drops it, as it drops those that it has not run to their
+    /// ends: the driver learns of that, and its futures do not wait for ever.
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static);
 
     /// A timer that is not set.
@@ -67,7 +68,7 @@ pub trait Runtime: Clone + Send + Sync + 'static {
         crate::interface::datagram_limit(local, peer)
     }
 
-    /// Waits until `deadline`.
+    /// Waits until `deadline`, or until the runtime has ended. May be polled outside of it.
     fn sleep_until(&self, deadline: Instant) -> impl Future<Output = ()> + Send {
         let mut timer = self.timer();
         timer.reset(deadline);

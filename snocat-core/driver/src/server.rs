@@ -34,7 +34,8 @@ pub enum ServerEvent<R: Runtime> {
     },
 }
 
-/// A listening endpoint and its tunnels. Dropped, it ends them all.
+/// A listening endpoint and its tunnels. Dropped, it ends them all. The port is free as soon as the last tunnel is
+/// [drained](Tunnel::drained), whoever still holds tunnels, streams or events.
 pub struct TunnelServer<R: Runtime> {
     driver: Arc<Driver<R>>,
     acceptor: Arc<Acceptor<R>>,
@@ -58,14 +59,14 @@ impl<R: Runtime> TunnelServer<R> {
             accepted: Mutex::new(Accepted { config: Arc::new(config.authentication.clone()), generation: 0 }),
             methods: config.methods.clone(),
         });
-        let driver = Driver::server(runtime, quic, config, acceptor.clone())?;
-        driver.run();
+        let (driver, socket) = Driver::server(runtime, quic, config, acceptor.clone())?;
+        driver.run(socket);
         Ok(Self { driver, acceptor })
     }
 
     /// The address it listens on.
     pub fn local_addr(&self) -> SocketAddr {
-        self.driver.socket.local_addr()
+        self.driver.local
     }
 
     /// The tunnels that are up, by name.
@@ -98,7 +99,7 @@ impl<R: Runtime> TunnelServer<R> {
         self.driver.admission()
     }
 
-    /// The next event; `None` once the server was closed and everything was told.
+    /// The next event; `None` once the server was closed, or its runtime was stopped, and everything was told.
     pub async fn next(&self) -> Option<ServerEvent<R>> {
         let next = |events: &mut Events<R>| match events.queue.pop_front() {
             Some(event) => Some(Some(event)),
@@ -107,8 +108,8 @@ impl<R: Runtime> TunnelServer<R> {
         wait(&self.acceptor.events, |events| Some(&mut events.waiters), next).await
     }
 
-    /// Ends all tunnels; their clients learn why. Returns when they know, or after a second. If it is dropped before
-    /// that, the tunnels end all the same.
+    /// Ends all tunnels; their clients learn why. Returns when they know and the port is free, or after a second. If it
+    /// is dropped before that, the tunnels end all the same.
     pub async fn close(&self, code: Code, text: &str) {
         /// Whatever happens meanwhile, [`next`](TunnelServer::next) comes to its end.
         struct Closing<'a, R: Runtime>(&'a Acceptor<R>);
@@ -122,7 +123,7 @@ impl<R: Runtime> TunnelServer<R> {
         self.driver.close(&Refusal::new(code, text));
         let _closing = Closing(&self.acceptor);
         let runtime = &self.driver.runtime;
-        futures_lite::future::or(self.driver.emptied(), runtime.sleep_until(runtime.now() + DRAIN)).await;
+        futures_lite::future::or(self.driver.ended(), runtime.sleep_until(runtime.now() + DRAIN)).await;
     }
 }
 
@@ -270,7 +271,8 @@ impl<R: Runtime> Acceptor<R> {
         woken.into_iter().for_each(Waker::wake);
     }
 
-    fn close(&self) {
+    /// There will be no more events than there are.
+    pub(crate) fn close(&self) {
         let mut woken = Vec::new();
         {
             let mut events = lock(&self.events);

@@ -149,12 +149,9 @@ impl<R: Runtime> Socket<R> {
         let _was_woken = lock(&self.full).senders.leave(key);
     }
 
-    /// Wakes the task that receives.
-    pub(crate) fn wake_receiver(&self) {
-        let receiver = lock(&self.full).receiver.clone();
-        if let Some(receiver) = receiver {
-            receiver.wake();
-        }
+    /// The task that receives.
+    pub(crate) fn receiver(&self) -> Option<Waker> {
+        lock(&self.full).receiver.clone()
     }
 
     /// The receiving task's part in sending: it owns the readiness of the socket.

@@ -13,8 +13,11 @@ use crate::runtime::Runtime;
 use crate::sync::{store, wait};
 use crate::tunnel::Tunnel;
 
-/// One stream of a tunnel. What is still open of it when it is dropped is cut off; what was finished before is
-/// still delivered, as long as the tunnel lives.
+/// One stream of a tunnel.
+///
+/// Dropped, what is still open of it is cut off: the peer sees a reset and not an end, and what was not read is discarded.
+/// What was [finished](Self::finish) before is still delivered, as long as the tunnel lives; that is as long as somebody holds it
+/// or another of its streams. When the tunnel has ended, what has arrived before can still be read.
 pub struct Stream<R: Runtime> {
     tunnel: Tunnel<R>,
     id: StreamId,
@@ -42,7 +45,7 @@ pub enum StreamError {
     /// This side has ended this direction before.
     #[error("the stream is over")]
     Closed,
-    /// The tunnel has ended.
+    /// The tunnel has ended. Everything that had arrived by then, in order, was read.
     #[error("the tunnel has ended: {0}")]
     TunnelClosed(snocat_core::CloseReason),
 }
@@ -110,7 +113,8 @@ impl<R: Runtime> Stream<R> {
     }
 
     /// Reads up to `max` bytes into `out`, as the chunks they arrived in. `true` says that the end is there: the
-    /// peer has finished the stream and everything was read.
+    /// peer has finished the stream and everything was read. After the end of the tunnel this gives what has arrived
+    /// before, and then says [`StreamError::TunnelClosed`], unless the stream had ended.
     ///
     /// # Errors
     /// [`StreamError`]; from then on nothing can be read.
@@ -137,7 +141,8 @@ impl<R: Runtime> Stream<R> {
         })
     }
 
-    /// Ends this side's direction, behind everything written.
+    /// Ends this side's direction, behind everything written. It returns before anything has arrived: if the tunnel ends
+    /// before [`poll_finished`](Self::poll_finished) is ready, some or all of it may be lost.
     pub fn finish(&self) {
         self.tunnel.cell().with(|state| {
             if let Some(slot) = state.streams.get_mut(&self.id) {
@@ -158,13 +163,14 @@ impl<R: Runtime> Stream<R> {
         });
     }
 
-    /// Waits until everything written, and the end, has arrived at the peer.
+    /// Waits until everything written, and the end, has arrived at the peer, and the stream was accepted. Then the peer can
+    /// read all of it, even if the tunnel ends at once.
     ///
     /// # Errors
     /// [`StreamError`]; then it may not have arrived.
     pub fn poll_finished(&self, context: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
         self.tunnel.cell().peek(|state| match state.streams.get_mut(&self.id) {
-            Some(slot) if slot.finished => Poll::Ready(Ok(())),
+            Some(slot) if slot.finished && slot.accepted => Poll::Ready(Ok(())),
             Some(slot) => match slot.stopped {
                 Some(code) => Poll::Ready(Err(StreamError::Stopped(code))),
                 None if slot.refused.is_some() || slot.gone.is_some() || state.closed.is_some() => {
@@ -219,12 +225,12 @@ impl<R: Runtime> Stream<R> {
 /// Why the core knows the stream no more.
 fn over(state: &State, id: StreamId) -> StreamError {
     let slot = state.streams.get(&id);
-    if let Some(reason) = &state.closed {
-        StreamError::TunnelClosed(reason.clone())
-    } else if let Some(refusal) = slot.and_then(|slot| slot.refused.clone()) {
+    if let Some(refusal) = slot.and_then(|slot| slot.refused.clone()) {
         StreamError::Refused(refusal)
     } else if let Some(code) = slot.and_then(|slot| slot.gone) {
         StreamError::Reset(code)
+    } else if let Some(reason) = &state.closed {
+        StreamError::TunnelClosed(reason.clone())
     } else if let Some(code) = slot.and_then(|slot| slot.stopped) {
         StreamError::Stopped(code)
     } else {
@@ -295,7 +301,7 @@ impl<R: Runtime> ByteStream<R> {
         self.stream.poll_write(context, &mut copy).map_err(Into::into)
     }
 
-    /// Ends this side's direction, and waits until the peer has everything.
+    /// Ends this side's direction, and waits until the peer has everything and has accepted the stream.
     ///
     /// # Errors
     /// [`StreamError`], as an I/O error: then it may not have everything.

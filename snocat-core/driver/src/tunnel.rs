@@ -21,7 +21,8 @@ use crate::sync::{Key, wait};
 /// Opens that may wait in one tunnel until the peer allows more streams.
 const WAITING_OPENS: usize = 4096;
 
-/// A tunnel. Clones are the same tunnel; it ends when the last of them and of its streams is dropped.
+/// A tunnel. Clones are the same tunnel; it ends when the last of them and of its streams is dropped. That is as sudden as
+/// [`close`](Self::close).
 pub struct Tunnel<R: Runtime>(Arc<Handle<R>>);
 
 struct Handle<R: Runtime> {
@@ -190,6 +191,10 @@ impl<R: Runtime> Tunnel<R> {
     }
 
     /// Ends the tunnel and all its streams. The peer learns why.
+    ///
+    /// What was written and has not arrived is lost, of streams that were finished, too: see
+    /// [`Stream::poll_finished`](crate::Stream::poll_finished) and the adapters' `shutdown` or `close`. What has arrived, here or
+    /// at the peer, can still be read from the streams that were accepted.
     pub fn close(&self, code: Code, text: &str) {
         self.0.cell.close(Refusal::new(code, text));
     }
@@ -356,7 +361,13 @@ impl<R: Runtime> Offer<R> {
     pub fn accept(mut self) -> Option<Stream<R>> {
         let stream = self.stream.take()?;
         let id = stream.id();
-        let accepted = stream.tunnel().0.cell.with(|state| state.tunnel.accept(state.now, id).is_ok());
+        let accepted = stream.tunnel().0.cell.with(|state| {
+            let accepted = state.tunnel.accept(state.now, id).is_ok();
+            if let Some(slot) = state.streams.get_mut(&id) {
+                slot.accepted = accepted;
+            }
+            accepted
+        });
         accepted.then_some(stream)
     }
 

@@ -138,7 +138,8 @@ pub enum Event {
     },
     /// An [`open`](crate::Tunnel::open) that met the limit may succeed.
     StreamsAvailable,
-    /// The tunnel has ended, and all its streams with it. Always the last event.
+    /// The tunnel has ended, and all its streams with it. Always the last event. What has arrived in order of streams that
+    /// were accepted can still be [read](crate::Tunnel::read).
     Closed(CloseReason),
 }
 

@@ -373,10 +373,20 @@ impl Tunnel {
         self.authentication_failed(auth::Failure::denied(reason));
     }
 
-    /// Ends the tunnel and all its streams at once. The peer learns `refusal`'s code and text.
+    /// Ends the tunnel and all its streams at once. The peer learns `refusal`'s code and text. What was written and has
+    /// not arrived yet is lost; [`Event::Finished`] tells when all of a stream has. What has arrived on either side
+    /// can still be read there.
     pub fn close(&mut self, now: Instant, refusal: Refusal) {
         self.touch(now);
         self.close_with(refusal);
+    }
+
+    /// Ends the tunnel, and forgets it at once: nobody drives it from here on, so its peer may not learn of the end. Its
+    /// last endpoint event comes at once.
+    pub fn abandon(&mut self, now: Instant, refusal: Refusal) {
+        self.close(now, refusal);
+        self.deadlines.clear();
+        self.forget();
     }
 
     /// Takes in that the peer's host says that nothing listens at the peer's address: an ICMP message, port unreachable.
@@ -429,7 +439,7 @@ impl Tunnel {
         self.connection.current_mtu()
     }
 
-    /// Streams that are open in either direction, without stream 0.
+    /// Streams that are open in either direction, without stream 0. After the end of the tunnel, those that may still be read.
     pub fn open_streams(&self) -> usize {
         self.streams.len()
     }
@@ -440,7 +450,8 @@ impl Tunnel {
     }
 
     /// Whether the tunnel has ended. It must still be driven until its last endpoint event
-    /// [`is_drained`](EndpointEvent::is_drained), so that the peer learns of it.
+    /// [`is_drained`](EndpointEvent::is_drained), so that the peer learns of it. [`read`](Self::read) gives what has arrived
+    /// for as long as the tunnel is kept.
     pub fn is_closed(&self) -> bool {
         matches!(self.phase, Phase::Closed)
     }
@@ -642,7 +653,7 @@ impl Tunnel {
         }
         self.phase = Phase::Closed;
         self.transmit_due = true;
-        self.streams.clear();
+        self.keep_readable_streams();
         self.deadlines.clear();
         if stranger {
             // How long a connection drains follows from the round trip, which a stranger makes as long as it

@@ -162,6 +162,7 @@ impl Run<'_> {
 
     fn closed(&mut self, index: usize, side: Side, reason: CloseReason) -> Check {
         self.plausible(Some(index), side, &reason)?;
+        self.read_rests(index, side)?;
         self.model.gone(index, side, Phase::Closed(reason));
         Ok(())
     }

@@ -239,7 +239,12 @@ impl<'a> Run<'a> {
         for _ in 0..1000 {
             let mut events = Vec::new();
             while let Some(event) = self.world.poll() {
+                let is_end = matches!(event.2, Event::Closed(_));
                 events.push(event);
+                // The next poll may remove the tunnel, and what it has received with it.
+                if is_end {
+                    break;
+                }
             }
             if events.is_empty() {
                 self.check_suspects()?;

@@ -271,6 +271,29 @@ impl Run<'_> {
         Ok(false)
     }
 
+    /// A tunnel has ended: what has arrived is read. Where its writer knew that all of it had, it must all be there.
+    pub(super) fn read_rests(&mut self, tunnel: usize, reader: Side) -> Check {
+        let writer = reader.other();
+        for index in 0..self.model.streams.len() {
+            let stream = &mut self.model.streams[index];
+            let may = stream.tunnel == tunnel && stream.seat(reader) == Seat::Running;
+            if !may || !stream.from(writer).is_readable() {
+                continue;
+            }
+            let before = stream.from(writer).read;
+            stream.from(writer).dry = false;
+            while self.read(index, writer, 10_000)? {}
+            let way = self.model.streams[index].from(writer);
+            hold!(!way.dry, "stream {index} waits for more after the end of tunnel {tunnel}");
+            let whole = way.end == Some(End::Finished);
+            hold!(whole || !way.arrived, "stream {index} has lost bytes that had arrived: {way:?}");
+            if way.read > before {
+                self.count("read after the end");
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn reset(&mut self, index: usize, writer: Side, code: Code) -> Check {
         let (tunnel, id) = self.stream(index);
         let now = self.world.now();

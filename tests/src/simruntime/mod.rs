@@ -143,6 +143,12 @@ impl Simulation {
         [state.tasks.len(), state.sockets.len(), state.timers.len()]
     }
 
+    /// Sockets that a host has open.
+    pub fn sockets(&self, ip: impl Into<IpAddr>) -> usize {
+        let (state, ip) = (self.shared.lock(), ip.into());
+        state.sockets.values().filter(|socket| socket.local.ip() == ip).count()
+    }
+
     /// Time since the start.
     pub fn elapsed(&self) -> Duration {
         self.shared.lock().elapsed()

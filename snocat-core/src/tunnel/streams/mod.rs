@@ -4,7 +4,8 @@
 //! leave before that. Opened by the peer, it is *arriving* until its header is here, then *offered* until the
 //! application decides. A stream that is refused only has its answer to get rid of. What goes before a stream's own
 //! bytes is in `front`, how they are put in order in `gaps`, what lies unread in `stalls`, how short writes are kept from becoming too many pieces of it in
-//! `cork`, how a direction fails without losing its bytes in `cutoff`, and who writes first in `turns`.
+//! `cork`, how a direction fails without losing its bytes in `cutoff`, who writes first in `turns`, and what stays
+//! after the end of the tunnel in `after`.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -16,6 +17,7 @@ use super::{Deadline, Event, Phase, Role, StreamId, Tunnel, TunnelError, varint}
 use crate::code::{Code, Refusal};
 use crate::open::{Answer, AnswerDecoder, Header, HeaderDecoder};
 
+mod after;
 mod cork;
 mod cutoff;
 mod front;
@@ -293,7 +295,8 @@ impl Tunnel {
     /// Reads up to `max` bytes (at least 1) into `out`, as the chunks they arrived in. Nothing is copied but what came
     /// while something before it was missing.
     ///
-    /// Nothing is read before the stream was accepted.
+    /// Nothing is read before the stream was accepted. After the end of the tunnel, what has arrived before is read, up to the
+    /// first gap.
     ///
     /// # Errors
     /// [`ReadError`]. Bytes that arrived before a reset may be lost, unless the peer has ended its direction by
@@ -323,6 +326,9 @@ impl Tunnel {
             Some(state) if left < usize::MAX => state.cutoff.judge(state.order.next(), bytes, result),
             _ => result,
         };
+        if self.is_closed() {
+            return self.rest_was_read(stream, bytes > 0, result);
+        }
         self.was_read(stream, credited, result != Ok(ReadStatus::More));
         if result == Ok(ReadStatus::Blocked) {
             self.was_read_empty(stream);
@@ -340,7 +346,7 @@ impl Tunnel {
     }
 
     /// Ends this side's direction of the stream, behind everything written. [`Event::Finished`] tells when it
-    /// has arrived. A stream that is over is left alone.
+    /// has arrived; if the tunnel ends before, it may not have. A stream that is over is left alone.
     pub fn finish(&mut self, now: Instant, stream: StreamId) {
         let Some(state) = self.streams.get_mut(&stream) else { return };
         let done = state.write_done || state.cutoff.is_sent();
@@ -357,7 +363,7 @@ impl Tunnel {
     /// Cuts this side's direction off: what has not arrived yet may never do so. A stream that was refused, or is
     /// over, is left alone.
     pub fn reset(&mut self, now: Instant, stream: StreamId, code: Code) {
-        if self.is_the_applications(stream) {
+        if self.is_the_applications(stream) && !self.is_closed() {
             self.touch(now);
             self.reset_half(stream, code);
             // Others may have room now for what was to be sent.
@@ -584,7 +590,7 @@ impl Tunnel {
         self.unstall(id);
         self.clear_deadline(id);
         let full = self.streams.len() >= self.own_limit();
-        if self.streams.remove(&id).is_some() && full {
+        if self.streams.remove(&id).is_some() && full && !self.is_closed() {
             self.notify_streams_available();
         }
     }
