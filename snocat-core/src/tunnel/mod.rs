@@ -14,12 +14,15 @@ use bytes::Bytes;
 use quinn_proto::{Connection, Dir, StreamEvent, VarInt};
 
 mod control;
+mod doubt;
 mod event;
+mod floods;
 mod segments;
 mod streams;
 mod window;
 
 use control::Control;
+use doubt::Doubt;
 pub use event::{BindingId, CloseReason, ClosedBy, Event, StreamId, Ticket};
 use segments::Segments;
 use streams::Stream;
@@ -36,9 +39,6 @@ use crate::quic::Transmit;
 
 /// The ALPN protocol name of this protocol (Protocol.md, "Transport").
 pub const ALPN: &[u8] = b"snocat/1";
-
-/// Connection ids that the peer has retired and that were not replaced yet. It knows of eight at a time.
-const CONNECTION_IDS: u64 = 64;
 
 /// The caller asked for something that this tunnel cannot do now. Nothing has changed.
 #[derive(Debug, thiserror::Error, Clone, Copy, PartialEq, Eq)]
@@ -92,15 +92,6 @@ enum Deadline {
     Forget,
     /// The look whether the peer is still silent, and still said to be gone.
     Probe,
-}
-
-/// The peer's host has said that the peer is gone.
-#[derive(Debug)]
-struct Doubt {
-    /// Datagrams that had come from the peer before. One more is a sign of life.
-    heard: u64,
-    first: Instant,
-    last: Instant,
 }
 
 /// One tunnel. See the contract at the head of the crate.
@@ -389,36 +380,6 @@ impl Tunnel {
         self.forget();
     }
 
-    /// Takes in that the peer's host says that nothing listens at the peer's address: an ICMP message, port unreachable.
-    /// What a router says about the way, such as host unreachable, is no reason to call this.
-    ///
-    /// Anybody on the way can forge it, so by itself it ends nothing. The tunnel asks the peer for a sign of life, and again
-    /// each [`Limits::probe_interval`]. The tunnel is lost if there is none for [`Limits::probe_time`] and this is called again
-    /// meanwhile, because the attempts are refused as well. If they are not, the network is down, and only the idle
-    /// time ends the tunnel.
-    ///
-    /// An attempt to connect that has heard nothing from the peer is given up after [`Limits::refusal_time`].
-    pub fn probe(&mut self, now: Instant) {
-        let heard = self.connection.stats().udp_rx.datagrams;
-        let is_asked = match self.phase {
-            Phase::Established => true,
-            Phase::Handshake(Role::Connecting { .. }) => heard == 0,
-            _ => false,
-        };
-        if !is_asked {
-            return;
-        }
-        self.touch(now);
-        let now = self.now;
-        match &mut self.doubt {
-            Some(doubt) => doubt.last = now,
-            None => {
-                self.doubt = Some(Doubt { heard, first: now, last: now });
-                self.ask_for_life();
-            }
-        }
-    }
-
     /// The name of this tunnel at its endpoint.
     pub fn id(&self) -> TunnelId {
         self.id
@@ -508,32 +469,6 @@ impl Tunnel {
         }
         if any {
             self.check_connection_ids();
-        }
-    }
-
-    /// quinn-proto answers each connection id that the peer retires with a new one, and keeps those that it cannot send. A
-    /// peer that acknowledges nothing could make it keep any number.
-    fn check_connection_ids(&mut self) {
-        let stats = self.connection.stats();
-        let unsent = stats.frame_rx.retire_connection_id.saturating_sub(stats.frame_tx.new_connection_id);
-        if unsent > CONNECTION_IDS {
-            self.close_with(Refusal::new(Code::LIMIT, "connection ids are retired before they are used"));
-        }
-    }
-
-    /// A stranger that sends its few bytes in many frames makes quinn-proto keep a piece for each, and one that sends nothing
-    /// but pings the packets that answer them.
-    fn check_early_frames(&mut self) {
-        if !matches!(
-            self.phase,
-            Phase::Handshake(Role::Listening { .. }) | Phase::Authenticating(Role::Listening { .. })
-        ) {
-            return;
-        }
-        let stats = self.connection.stats();
-        let frames = stats.frame_rx.crypto + stats.frame_rx.stream;
-        if frames.max(stats.udp_rx.datagrams) > self.limits.early_frames.into() {
-            self.close_with(Refusal::new(Code::LIMIT, "too many frames before the outcome"));
         }
     }
 
@@ -663,39 +598,6 @@ impl Tunnel {
         self.stalled.clear();
         self.control.clear();
         self.events.push_back(Event::Closed(reason));
-    }
-
-    /// Asks the peer for a sign of life, and plans the look whether it came.
-    fn ask_for_life(&mut self) {
-        let interval = if self.is_established() {
-            self.connection.ping();
-            self.limits.probe_interval
-        } else {
-            self.limits.refusal_time
-        };
-        self.deadlines.insert((self.now + interval, Deadline::Probe));
-    }
-
-    fn look_for_life(&mut self) {
-        let Some(doubt) = &self.doubt else { return };
-        let patience = if self.is_established() {
-            // Several attempts must have had the time to reach the peer, however far away it is.
-            self.limits.probe_time.max(self.connection.rtt() * 8)
-        } else {
-            Duration::ZERO
-        };
-        if self.connection.stats().udp_rx.datagrams != doubt.heard {
-            self.doubt = None;
-        } else if self.now < doubt.first + patience {
-            self.ask_for_life();
-        } else if doubt.last >= doubt.first + patience / 2 {
-            let_the_end_pass(&self.connection);
-            self.connection.close(self.now, varint(Code::TIMEOUT), Bytes::new());
-            self.closed(CloseReason { by: ClosedBy::Idle, code: Code::TIMEOUT, text: String::new() });
-            self.collect_endpoint_events();
-        } else {
-            self.doubt = None;
-        }
     }
 
     /// Ends a tunnel that was turned away: its peer was told, and had the time to ask again.
