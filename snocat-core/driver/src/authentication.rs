@@ -18,8 +18,9 @@ use futures_lite::FutureExt;
 use snocat_core::auth::{Answer, Authenticator, Exchange, External, Proven, Question, Received, TunnelName};
 use snocat_core::{Code, Escaped, Refusal, Ticket};
 
-use crate::cell::{Cell, State};
+use crate::cell::Cell;
 use crate::runtime::Runtime;
+use crate::state::State;
 use crate::sync::{lock, store};
 
 /// The listening side of a method.

@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 use snocat_core::auth::Outcome;
 use snocat_core::{BindingId, CloseReason, ClosedBy, Code, Refusal, TunnelError};
 
-use crate::cell::{Cell, Start, State};
+use crate::cell::Cell;
 use crate::config::ClientConfig;
 use crate::driver::Driver;
 use crate::race::{interleave, race};
 use crate::runtime::Runtime;
+use crate::state::{Start, State};
 use crate::sync::wait;
 use crate::tls::{CertificateProblem, TlsError};
 use crate::tunnel::{PendingBinding, Tunnel};

@@ -21,11 +21,12 @@ use snocat_core::{
     EndpointEvent, Limits, ListenConfig, Refusal, TunnelEvent, TunnelId,
 };
 
-use crate::cell::{self, Cell, Start};
+use crate::cell::Cell;
 use crate::config::{ClientConfig, ServerConfig};
 use crate::runtime::{Runtime, Timer};
 use crate::server::Acceptor;
 use crate::socket::{Buffers, Socket};
+use crate::state::{self, Start};
 use crate::sync::{Waiters, lock, wait};
 use crate::tls::TlsAttempt;
 
@@ -318,7 +319,7 @@ impl<R: Runtime> Driver<R> {
         if socket.take_refused() {
             let cells: Vec<_> = lock(&self.state).cells.iter().flatten().cloned().collect();
             for cell in cells {
-                cell.with(cell::State::refused);
+                cell.with(state::State::refused);
             }
         }
     }

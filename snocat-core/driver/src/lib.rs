@@ -24,6 +24,7 @@ mod router;
 mod runtime;
 mod server;
 mod socket;
+mod state;
 mod stream;
 mod sync;
 mod table;

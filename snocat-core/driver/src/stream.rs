@@ -8,8 +8,8 @@ use bytes::Bytes;
 use snocat_core::pipe::Input;
 use snocat_core::{Code, ReadError, ReadStatus, StreamId, WriteError};
 
-use crate::cell::State;
 use crate::runtime::Runtime;
+use crate::state::State;
 use crate::sync::{store, wait};
 use crate::tunnel::Tunnel;
 

@@ -13,8 +13,9 @@ use snocat_core::open::Header;
 use snocat_core::route::RouteAddress;
 use snocat_core::{BindingId, CloseReason, Code, Refusal, Serving, StreamId, TunnelError, TunnelId};
 
-use crate::cell::{Cell, Slot, State, not_served};
+use crate::cell::Cell;
 use crate::runtime::Runtime;
+use crate::state::{Slot, State, not_served};
 use crate::stream::Stream;
 use crate::sync::{Key, wait};
 
