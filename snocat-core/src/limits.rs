@@ -43,7 +43,7 @@ pub struct Limits {
     pub known_time: Duration,
     /// From this many unauthenticated connections on, a source must first show that it receives (Retry).
     pub retry_from: usize,
-    /// The same for the connections of one source.
+    /// The same for the connections of one source. For those of an IPv6 /56 and /48 it is a quarter of what they may have.
     pub retry_from_per_source: usize,
     /// Connection attempts that wait to be accepted. Above this an Initial is ignored: the retransmission of
     /// the client is the queue.

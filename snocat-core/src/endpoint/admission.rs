@@ -137,8 +137,8 @@ impl Admission {
         let share = |cap| Share::new(cap, total, limits.retry_from, places);
         let has_its_share =
             Network::all_of(source).any(|network| here(network) >= share(network.cap(limits)).places());
-        let crowded =
-            total >= limits.retry_from || here(Network::source(source)) >= limits.retry_from_per_source;
+        let crowded = total >= limits.retry_from
+            || Network::all_of(source).any(|network| here(network) >= network.retry_from(limits));
         if !validated && (crowded || has_its_share) {
             Verdict::Retry
         } else if has_its_share {
@@ -239,6 +239,15 @@ impl Network {
             48 => limits.unauthenticated_per_48,
             56 => limits.unauthenticated_per_56,
             _ => limits.unauthenticated_per_source,
+        }
+    }
+
+    /// From how many strangers on a source in it first has to show that it receives: far below the cap, or somebody who forges
+    /// addresses of the network could use the cap up.
+    fn retry_from(self, limits: &Limits) -> usize {
+        match self.length {
+            48 | 56 => self.cap(limits) / 4,
+            _ => limits.retry_from_per_source,
         }
     }
 }
@@ -449,6 +458,21 @@ mod tests {
         assert_eq!(128 + world.crowd(&of_48).iter().sum::<usize>(), 256);
         assert_eq!(world.judge(source(1, 0xff00), true), Verdict::IgnoreSource);
         assert_eq!(world.judge(source(2, 0), true), Verdict::Admit);
+    }
+
+    /// Whoever forges addresses of a network does not shut out those who are in it.
+    #[test]
+    fn forged_addresses_do_not_take_all_that_a_network_may_have() {
+        let mut world = World::new();
+        let source = |site: u16, subnet: u16| IpAddr::from([0x2001, 0xdb8, site, subnet, 0, 0, 0, 1]);
+        let mut forge = |subnets: std::ops::RangeInclusive<u16>| {
+            for source in subnets.map(|subnet| source(1, subnet)) {
+                while world.decide(source, false, 0) == Verdict::Admit {}
+            }
+            world.judge(source(1, 0), true)
+        };
+        assert_eq!(forge(0..=0xff), Verdict::Admit, "all of a /56");
+        assert_eq!(forge(0..=0xffff), Verdict::Admit, "all of a /48");
     }
 
     #[test]

@@ -39,6 +39,7 @@ pub(super) struct Control {
     /// Control frames that wait for their turn.
     held: VecDeque<Vec<u8>>,
     unsent: VecDeque<Bytes>,
+    unsent_bytes: usize,
     /// Bytes of control frames that may still leave before the outcome.
     early_budget: usize,
     next_binding: u64,
@@ -68,6 +69,7 @@ impl Control {
             early_bytes: 0,
             held: VecDeque::new(),
             unsent: VecDeque::new(),
+            unsent_bytes: 0,
             next_binding: 0,
             asked: BTreeSet::new(),
             bindings: 0,
@@ -94,6 +96,7 @@ impl Control {
         self.early.clear();
         self.held.clear();
         self.unsent.clear();
+        self.unsent_bytes = 0;
     }
 }
 
@@ -455,6 +458,7 @@ impl Tunnel {
 
     fn queue(&mut self, bytes: Vec<u8>) {
         if !bytes.is_empty() {
+            self.control.unsent_bytes += bytes.len();
             self.control.unsent.push_back(bytes.into());
             self.flush_control();
         }
@@ -464,15 +468,19 @@ impl Tunnel {
         let Some(stream) = self.control.stream else { return };
         while let Some(front) = self.control.unsent.front_mut() {
             match self.segments.write(&mut self.connection, stream, front) {
-                Ok(_) if front.is_empty() => drop(self.control.unsent.pop_front()),
-                Ok(_) => {}
+                Ok(written) => {
+                    self.control.unsent_bytes -= written;
+                    if front.is_empty() {
+                        self.control.unsent.pop_front();
+                    }
+                }
                 Err(WriteError::Blocked) => break,
                 Err(_) => return self.stream_0_ended(),
             }
         }
         // Requests and answers of both sides, each as long as a frame may be.
         let most = self.limits.bindings * self.limits.frame_bytes * 2;
-        if self.control.unsent.iter().map(Bytes::len).sum::<usize>() > most {
+        if self.control.unsent_bytes > most {
             self.close_with(Refusal::new(Code::LIMIT, "the peer does not read stream 0"));
         }
     }

@@ -60,6 +60,30 @@ fn an_opener_that_is_stopped_before_the_answer_resets_at_once_and_waits_for_the_
 
 /// As an acceptor refuses: in one datagram, in which STOP_SENDING comes first.
 #[test]
+fn an_opener_that_wants_no_bytes_waits_for_the_answer_even_if_it_is_stopped() {
+    for role in Role::BOTH {
+        let mut bench = Bench::established(role);
+        let (stream, theirs) = asked(&mut bench);
+        bench.stop(theirs, CODE);
+        bench.pass(ROUND_TRIP);
+        let now = bench.now;
+        bench.tunnel().stop(now, stream, Code::CANCELLED);
+        bench.send(theirs, REFUSAL);
+        bench.finish(theirs);
+        bench.pass(ROUND_TRIP);
+        assert_eq!(refused(&mut bench), Refusal::new(Code::TARGET_REFUSED, "gone"));
+
+        let (stream, theirs) = asked(&mut bench);
+        bench.stop(theirs, CODE);
+        bench.pass(ROUND_TRIP);
+        let now = bench.now;
+        bench.tunnel().reset(now, stream, Code::CANCELLED);
+        bench.tunnel().stop(now, stream, Code::CANCELLED);
+        assert_eq!(bench.tunnel().open_streams(), 0, "whoever resets its half as well gives the stream up");
+    }
+}
+
+#[test]
 fn a_refusal_does_not_lose_its_code_over_stop_sending() {
     for role in Role::BOTH {
         let mut bench = Bench::established(role);

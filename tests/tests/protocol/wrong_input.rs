@@ -1,11 +1,13 @@
 //! The tables of `docs/Protocol.md`, "Wrong input": each row is acted out, and each code is what the node really says.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
+use quinn_proto::VarInt;
 use snocat_core::auth::{AuthorizedKeys, ConnectingConfig, ListeningConfig, NoProof, TokenKeys, TokenSecret};
 use snocat_core::open::{Answer, AnswerDecoder};
 use snocat_core::route::Policy;
-use snocat_core::wire::{Control, Frame, FrameDecoder};
+use snocat_core::wire::{Control, Frame, FrameDecoder, put_varint};
 use snocat_core::{Code, Event};
 use snocat_tests::bench::{Bench, End, Heard, Methods, Role, WINDOW};
 
@@ -323,6 +325,23 @@ fn on_stream_0() {
         (
             "RESET_AT that is malformed",
             control(Frame::RESET_AT, [&b""[..], b"\x04", b"\x04\x10", b"\x04\x10\x40"]),
+        ),
+        (
+            "RESET_AT with a final offset below what was delivered of the half",
+            up(|bench| {
+                let (stream, theirs) = asked(bench);
+                let accepted = Answer::Accepted.encode();
+                bench.send(theirs, &[&accepted[..], b"payload"].concat());
+                bench.pass(ROUND_TRIP);
+                let (now, mut out) = (bench.now, VecDeque::new());
+                bench.tunnel().read(now, stream, 3, &mut out).unwrap();
+                let mut reset = Vec::new();
+                for field in [VarInt::from(theirs).into_inner(), accepted.len() as u64 + 2, 0x30] {
+                    put_varint(&mut reset, field);
+                }
+                bench.frame(Frame::RESET_AT, &reset);
+            })
+            .to_vec(),
         ),
     ];
     compare("On stream 0", &cases);

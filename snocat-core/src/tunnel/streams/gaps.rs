@@ -27,6 +27,11 @@ const TOGETHER: u64 = 8;
 /// what has come, at the least that these nodes are filled, and of the allocator.
 const PIECE: u64 = 192;
 
+/// Runs of pieces that lie next to each other, with gaps between them, that are kept of a stream. When a stream is stopped, its
+/// pieces are dropped here, but quinn-proto remembers between which gaps they lay until the peer ends the stream, and does not
+/// tell when that is. A whole `stream_window` in full frames has fewer, even if every second one is lost.
+const RUNS: usize = 1024;
+
 /// The bytes of a stream on their way to the application.
 #[derive(Debug, Default)]
 pub(super) struct Order {
@@ -41,6 +46,8 @@ pub(super) struct Order {
     beyond: BTreeMap<u64, Bytes>,
     /// What that costs: its bytes, and [`PIECE`] for each piece.
     beyond_bytes: u64,
+    /// How many runs these pieces make.
+    runs: usize,
     /// All of the stream was read from quinn-proto.
     complete: bool,
 }
@@ -66,6 +73,10 @@ impl Order {
     fn keep(&mut self, offset: u64, piece: &[u8]) {
         self.frames = self.frames.saturating_sub(1);
         self.beyond_bytes += piece.len() as u64 + PIECE;
+        let end = |(at, piece): (&u64, &Bytes)| at + piece.len() as u64;
+        let follows = self.beyond.range(..offset).next_back().map(end) == Some(offset);
+        let precedes = self.beyond.contains_key(&(offset + piece.len() as u64));
+        self.runs = self.runs + 1 - usize::from(follows) - usize::from(precedes);
         self.beyond.insert(offset, Bytes::copy_from_slice(piece));
     }
 
@@ -85,6 +96,9 @@ impl Order {
                 self.beyond.insert(self.next, rest);
             }
             out.push_back(piece);
+        }
+        if released > 0 && !self.beyond.contains_key(&self.next) {
+            self.runs -= 1;
         }
         released
     }
@@ -145,7 +159,7 @@ impl Tunnel {
                 && first.offset != order.next
             {
                 most = room(order.beyond_bytes);
-                if most == 0 {
+                if most == 0 || order.runs >= RUNS {
                     break Ok(ReadStatus::Blocked);
                 }
             }
@@ -215,6 +229,43 @@ mod tests {
         order.keep(4, b"e");
         assert_eq!(released(&mut order, 9), b"ef");
         assert_eq!((order.next, order.beyond_bytes), (6, 0));
+    }
+
+    #[test]
+    fn runs_are_what_lies_between_gaps() {
+        let mut order = order(&[(2, b"cd"), (6, b"g"), (9, b"j")]);
+        assert_eq!(order.runs, 3);
+        order.keep(7, b"h");
+        assert_eq!(order.runs, 3, "behind one");
+        order.keep(8, b"i");
+        assert_eq!(order.runs, 2, "between two");
+        order.keep(5, b"f");
+        assert_eq!(order.runs, 2, "before one");
+        order.advance(2);
+        assert_eq!(released(&mut order, 1), b"c");
+        assert_eq!(order.runs, 2, "a part of it is left");
+        assert_eq!(released(&mut order, 9), b"d");
+        assert_eq!(order.runs, 1);
+        order.keep(4, b"e");
+        assert_eq!(released(&mut order, 9), b"efghij");
+        assert_eq!(order.runs, 0);
+    }
+
+    /// However pieces come and are read, the count is that of the runs.
+    #[test]
+    fn runs_are_counted_right_in_any_order() {
+        for step in [3_u64, 7, 11, 27] {
+            let mut order = Order::default();
+            for nth in 0..64 {
+                order.keep(nth * step % 64 + 1, b"x");
+                if nth % 5 == 0 {
+                    order.next = order.beyond.keys().next().copied().unwrap_or(order.next);
+                    released(&mut order, 2);
+                }
+                let begins = |at: &&u64| **at == 0 || !order.beyond.contains_key(&(**at - 1));
+                assert_eq!(order.runs, order.beyond.keys().filter(begins).count(), "{step} {nth}");
+            }
+        }
     }
 
     #[test]

@@ -365,6 +365,12 @@ impl Tunnel {
     pub fn reset(&mut self, now: Instant, stream: StreamId, code: Code) {
         if self.is_the_applications(stream) && !self.is_closed() {
             self.touch(now);
+            // Before the answer the application was not told of a stop: it has come first.
+            if let Some(state) = self.streams.get_mut(&stream)
+                && matches!(state.stage, Stage::Asked(_))
+            {
+                state.stopped = None;
+            }
             self.reset_half(stream, code);
             // Others may have room now for what was to be sent.
             self.process();
@@ -379,7 +385,11 @@ impl Tunnel {
         }
         self.touch(now);
         match self.streams.get_mut(&stream) {
-            Some(state) if matches!(state.stage, Stage::Asked(_)) && !state.write_done => {
+            // Unless the application has reset its half, too, and so given the stream up.
+            Some(state)
+                if matches!(state.stage, Stage::Asked(_))
+                    && (!state.write_done || state.stopped.is_some()) =>
+            {
                 state.unwanted.get_or_insert(code);
             }
             _ => self.stop_half(stream, code),
