@@ -9,6 +9,7 @@ use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, RootCertStore};
+use webpki::{CertRevocationList, EndEntityCert};
 
 use super::{TlsError, is_authority, provider};
 
@@ -59,6 +60,21 @@ impl Exactly {
             anchors.add(certificate.clone()).map_err(TlsError::Authority)?;
         }
         Ok(anchors)
+    }
+
+    /// Those that one of these lists names, and its issuer has made. Whoever trusts the certificates trusts the lists,
+    /// whose signatures are not checked here: the issuer need not be known.
+    pub(super) fn revoked_by(&self, lists: &[CertRevocationList<'_>]) -> Result<Self, webpki::Error> {
+        let mut revoked = Self::default();
+        for certificate in &self.0 {
+            let parsed = EndEntityCert::try_from(certificate)?;
+            for list in lists.iter().filter(|list| list.issuer() == parsed.issuer()) {
+                if list.find_serial(parsed.serial())?.is_some() {
+                    revoked.0.push(certificate.clone());
+                }
+            }
+        }
+        Ok(revoked)
     }
 
     /// Checks a server's certificate that is [among them](Self::contains): its dates, its purpose and its names.
