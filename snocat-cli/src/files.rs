@@ -47,6 +47,8 @@ fn create_as(path: &Path, contents: &[u8], existing: Existing, mode: u32) -> Res
         // A reader meets the old file or the new one, and the old one's mode does not live on.
         Existing::Replace => {
             let aside = aside(path);
+            // A process that had this one's number may have been cut off before the renaming.
+            let _ = fs::remove_file(&aside);
             write_new(&aside, contents, mode).and_then(|()| fs::rename(&aside, path)).inspect_err(|_| {
                 let _ = fs::remove_file(&aside);
             })
@@ -315,6 +317,17 @@ mod tests {
             assert_eq!(mode(&path), 0o600, "a replaced file's mode does not live on");
         }
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "nothing is left behind");
+    }
+
+    /// In a container each start may have the same number.
+    #[test]
+    fn what_a_process_of_the_same_number_has_left_is_in_nobodys_way() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("secret");
+        fs::write(aside(&path), "half of").unwrap();
+        create(&path, b"one", Existing::Replace).unwrap();
+        assert_eq!(read(&path, "").unwrap().as_slice(), b"one");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "nothing is left behind");
     }
 
     #[test]
