@@ -214,3 +214,26 @@ fn secrets_of_a_service_are_accepted_as_they_are_mounted() {
     }
     listens();
 }
+
+#[test]
+fn a_client_that_is_told_to_read_a_pipe_again_does_not_and_reads_again_when_it_can() {
+    for binary in binaries() {
+        let keys = Keys::new();
+        let (_server, driver) = keys.server(binary, &free_ports(1), &[]);
+        let mut client = keys.client(binary, driver, echo(), &[]);
+        client.event("tunnel-up");
+        let token = fs::read(keys.at("token")).unwrap();
+        let _writer = pipe_at(&keys.at("token"));
+        for _ in 0..2 {
+            client.signal(Signal::HUP);
+            let warning = client.stderr_line();
+            assert!(warning.starts_with("warning: ") && warning.contains("only once"), "{warning}");
+        }
+        fs::remove_file(keys.at("token")).unwrap();
+        fs::write(keys.at("token"), token).unwrap();
+        fs::set_permissions(keys.at("token"), PermissionsExt::from_mode(0o600)).unwrap();
+        client.signal(Signal::HUP);
+        let note = client.stderr_line();
+        assert!(note.contains("read the files again"), "{note}");
+    }
+}
