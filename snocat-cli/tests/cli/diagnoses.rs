@@ -383,3 +383,13 @@ fn a_program_learns_of_a_failure_as_of_events() {
     let ended = client.end();
     ended.failed_with(&["cannot read /nowhere", failed["error"].as_str().unwrap()]);
 }
+
+#[test]
+fn a_start_that_fails_because_of_the_environment_is_told_in_json_too() {
+    for binary in binaries() {
+        let mut command = Command::new(binary);
+        command.args(["client", "--driver", "127.0.0.1:1", "--target", "127.0.0.1:1", "--json"]);
+        let ended = Program::spawn_with_log(&mut command, "deubg").end();
+        assert_eq!((ended.code, ended.events()), (Some(2), vec!["failed".to_owned()]), "{ended:?}");
+    }
+}
