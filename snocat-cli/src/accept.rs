@@ -230,9 +230,22 @@ impl Accepted {
             }
             server.set_authentication(self.config());
             if !self.failed() {
-                output::note("read the files of certificates and credentials again");
+                let mut told = "read the files of certificates and credentials again".to_owned();
+                for path in self.once_only() {
+                    told.push_str(&format!(", but not {}, which can be read only once", path.display()));
+                }
+                output::note(told);
             }
         }
+    }
+
+    /// The files that are not read again.
+    fn once_only(&self) -> impl Iterator<Item = &Path> {
+        let Self { tokens, keys, authorities, certificate, watch, .. } = self;
+        let tokens = tokens.iter().flat_map(|source| source.once_only(watch));
+        let keys = keys.iter().flat_map(|source| source.once_only(watch));
+        let authorities = authorities.iter().flat_map(|source| source.once_only(watch));
+        tokens.chain(keys).chain(authorities).chain(certificate.once_only(watch))
     }
 
     /// Some files could not be read, and are to be tried again.

@@ -84,12 +84,15 @@ mod tests {
     fn what_hangs_is_left_alone_and_what_was_asked_meanwhile_does_not_pile_up() {
         let away = Away::start().unwrap();
         let (go_on, hangs) = channel::<()>();
-        let stuck = away.ask(move || hangs.recv());
+        let (begins, begun) = channel();
+        let stuck = away.ask(move || {
+            begins.send(()).unwrap();
+            hangs.recv()
+        });
+        begun.recv().unwrap();
+        // One may wait behind it.
+        away.0.try_send(Box::new(|| ())).unwrap();
         let (ran, runs) = channel();
-        while away.0.try_send(Box::new(|| ())).is_ok() {
-            // The first one has not been begun yet, or this one waits behind it now.
-            thread::sleep(Duration::from_millis(1));
-        }
         for number in 0..100 {
             let ran = ran.clone();
             drop(away.ask(move || ran.send(number)));

@@ -20,7 +20,7 @@ use crate::output::{self, Event, Output, Side};
 use crate::server::{no_thread, within};
 use crate::signal::{Reread, Signals, Stop};
 use crate::values::HostPort;
-use crate::{offer, tls};
+use crate::{files, offer, tls, watch};
 
 /// How long the end waits for the server to hear of it.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -69,7 +69,7 @@ pub async fn run<R: Runtime>(
     let target = Target { address: target, keep_alive: arguments.sending.keep_alive() };
     let tell = |event| output.event(&event);
     let session = session(&runtime, &destination, &config, target, &attempt, tell, &signals.stop);
-    let besides = future::or(check, check_on_hangup(&away, &arguments, &signals.reread));
+    let besides = future::or(check, check_on_hangup(&runtime, &away, &arguments, &signals.reread));
     future::or(session, besides).await?;
     output.event(&Event::Stopped);
     Ok(())
@@ -78,18 +78,36 @@ pub async fn run<R: Runtime>(
 /// Reads the files: what to show the server, and whom to trust.
 async fn read(away: &Away, arguments: &Arc<ClientArgs>) -> Result<(ConnectingConfig, ClientTls), Error> {
     let arguments = arguments.clone();
-    away.ask(move || Ok((offer::read(&arguments)?, tls::client(&arguments)?))).await
+    away.ask(move || read_now(&arguments)).await
+}
+
+fn read_now(arguments: &ClientArgs) -> Result<(ConnectingConfig, ClientTls), Error> {
+    Ok((offer::read(arguments)?, tls::client(arguments)?))
 }
 
 /// Reads the files again when that is asked for, and tells whether they can be used. A tunnel that is up does not need
 /// them any more.
-async fn check_on_hangup<T>(away: &Away, arguments: &Arc<ClientArgs>, reread: &Reread) -> T {
+async fn check_on_hangup<R: Runtime, T>(
+    runtime: &R,
+    away: &Away,
+    arguments: &Arc<ClientArgs>,
+    reread: &Reread,
+) -> T {
     loop {
         reread.requested().await;
-        if let Err(error) = read(away, arguments).await {
-            output::warning(format_args!("{error}; the next start of the client will fail"));
-        } else {
-            output::note("read the files again: the next start of the client takes what they hold now");
+        let arguments = arguments.clone();
+        let checked = away.ask(move || match arguments.files().find(|path| files::regular(path).is_err()) {
+            Some(path) => Err(format!("{} is no regular file, and can be read only once", path.display())),
+            None => read_now(&arguments)
+                .map(drop)
+                .map_err(|error| format!("{error}; the next start of the client will fail")),
+        });
+        match within(runtime, watch::PATIENCE, checked).await {
+            Some(Ok(())) => {
+                output::note("read the files again: the next start of the client takes what they hold now");
+            }
+            Some(Err(problem)) => output::warning(problem),
+            None => output::warning("cannot read the files again: the file system does not answer"),
         }
     }
 }

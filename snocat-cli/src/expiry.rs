@@ -7,6 +7,7 @@ use snocat_driver::{Runtime, ServerTls, Validity};
 
 use crate::output;
 
+const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -49,9 +50,11 @@ impl fmt::Display for Standing {
             Self::Valid => f.write_str("is valid"),
             Self::NotYet => f.write_str("is not valid yet: clients refuse it; check this machine's clock"),
             Self::Expires(left) => {
-                let (number, unit) = match (left.as_secs() / DAY.as_secs(), left.as_secs() / HOUR.as_secs()) {
-                    (0, hours) => (hours, "hour"),
-                    (days, _) => (days, "day"),
+                let [days, hours, minutes] = [DAY, HOUR, MINUTE].map(|unit| left.as_secs() / unit.as_secs());
+                let (number, unit) = match (days, hours) {
+                    (0, 0) => (minutes.max(1), "minute"),
+                    (0, _) => (hours, "hour"),
+                    _ => (days, "day"),
                 };
                 let ending = if number == 1 { "" } else { "s" };
                 write!(
@@ -95,6 +98,8 @@ mod tests {
     use super::*;
     use std::time::UNIX_EPOCH;
 
+    const SECOND: Duration = Duration::from_secs(1);
+
     #[test]
     fn a_certificate_is_worth_a_warning_in_its_last_fortnight_or_third() {
         let day = |day: u32| UNIX_EPOCH + DAY * day;
@@ -108,7 +113,13 @@ mod tests {
         // One of six days.
         assert_eq!(standing(10, 16, 14), Standing::Valid);
         assert_eq!(standing(10, 16, 15), Standing::Expires(DAY));
-        for (left, text) in [(13 * DAY, "in 13 days"), (25 * HOUR, "in 1 day:"), (HOUR, "in 1 hour:")] {
+        for (left, text) in [
+            (13 * DAY, "in 13 days"),
+            (25 * HOUR, "in 1 day:"),
+            (HOUR, "in 1 hour:"),
+            (HOUR - SECOND, "in 59 minutes:"),
+            (SECOND, "in 1 minute:"),
+        ] {
             assert!(Standing::Expires(left).to_string().contains(text), "{text}");
         }
     }

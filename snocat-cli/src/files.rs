@@ -37,25 +37,56 @@ pub fn create(path: &Path, contents: &[u8], existing: Existing) -> Result<(), Er
 }
 
 fn create_as(path: &Path, contents: &[u8], existing: Existing, mode: u32) -> Result<(), Error> {
-    let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
-    if let Some(directory) = directory {
-        fs::create_dir_all(directory)
-            .map_err(|error| Error::file("make the directory", directory, &error, "choose another place"))?;
-    }
-    let written = match existing {
-        Existing::Keep => write_new(path, contents, mode),
-        // A reader meets the old file or the new one, and the old one's mode does not live on.
-        Existing::Replace => {
-            let aside = aside(path);
-            write_new(&aside, contents, mode).and_then(|()| fs::rename(&aside, path)).inspect_err(|_| {
-                let _ = fs::remove_file(&aside);
-            })
+    match existing {
+        Existing::Keep => {
+            make_directory_of(path)?;
+            write_new(path, contents, mode).map_err(|error| cannot_write(path, &error))
         }
+        Existing::Replace => Aside::write(path, contents, mode)?.put_in_place(),
+    }
+}
+
+fn make_directory_of(path: &Path) -> Result<(), Error> {
+    let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) else {
+        return Ok(());
     };
-    written.map_err(|error| match error.kind() {
+    fs::create_dir_all(directory)
+        .map_err(|error| Error::file("make the directory", directory, &error, "choose another place"))
+}
+
+fn cannot_write(path: &Path, error: &io::Error) -> Error {
+    match error.kind() {
         io::ErrorKind::AlreadyExists => exists(path),
-        _ => Error::file("write", path, &error, "choose another place"),
-    })
+        _ => Error::file("write", path, error, "choose another place"),
+    }
+}
+
+/// A file beside the one whose place it is to take. A reader meets the old one or the new one, and the old one's mode does
+/// not live on.
+struct Aside<'a> {
+    path: &'a Path,
+    aside: PathBuf,
+}
+
+impl<'a> Aside<'a> {
+    fn write(path: &'a Path, contents: &[u8], mode: u32) -> Result<Self, Error> {
+        make_directory_of(path)?;
+        let aside = aside(path);
+        // A process that had this one's number may have been cut off before the renaming.
+        let _ = fs::remove_file(&aside);
+        write_new(&aside, contents, mode).map_err(|error| cannot_write(&aside, &error))?;
+        Ok(Self { path, aside })
+    }
+
+    fn put_in_place(self) -> Result<(), Error> {
+        fs::rename(&self.aside, self.path).map_err(|error| cannot_write(self.path, &error))
+    }
+}
+
+impl Drop for Aside<'_> {
+    fn drop(&mut self) {
+        let _it_may_be_in_place = fs::remove_file(&self.aside);
+    }
 }
 
 /// That `path` is in the way.
@@ -96,11 +127,15 @@ pub fn create_both(private: (&Path, &[u8]), public: (&Path, &[u8]), existing: Ex
     {
         return Err(exists(path));
     }
+    if existing == Existing::Replace {
+        let new_private = Aside::write(private.0, private.1, PRIVATE)?;
+        // First what can be made again from the other half, should only one get into its place.
+        Aside::write(public.0, public.1, PUBLIC)?.put_in_place()?;
+        return new_private.put_in_place();
+    }
     create(private.0, private.1, existing)?;
     create_as(public.0, public.1, existing, PUBLIC).inspect_err(|_| {
-        if existing == Existing::Keep {
-            let _ = fs::remove_file(private.0);
-        }
+        let _ = fs::remove_file(private.0);
     })
 }
 
@@ -317,6 +352,17 @@ mod tests {
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "nothing is left behind");
     }
 
+    /// In a container each start may have the same number.
+    #[test]
+    fn what_a_process_of_the_same_number_has_left_is_in_nobodys_way() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("secret");
+        fs::write(aside(&path), "half of").unwrap();
+        create(&path, b"one", Existing::Replace).unwrap();
+        assert_eq!(read(&path, "").unwrap().as_slice(), b"one");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "nothing is left behind");
+    }
+
     #[test]
     fn unreadable_files_say_what_to_do() {
         let directory = tempfile::tempdir().unwrap();
@@ -371,6 +417,17 @@ mod tests {
             let masked = mode(&directory.path().join("any"));
             assert_eq!((mode(&private), mode(&public)), (0o600, 0o644 & masked));
         }
+    }
+
+    #[test]
+    fn the_old_private_half_stays_if_the_public_one_cannot_be_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let [private, public] = ["private", "public"].map(|name| directory.path().join(name));
+        create(&private, b"old", Existing::Keep).unwrap();
+        fs::create_dir(&public).unwrap();
+        create_both((&private, b"new"), (&public, b"new"), Existing::Replace).unwrap_err();
+        assert_eq!(read(&private, "").unwrap().as_slice(), b"old");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2, "nothing is left behind");
     }
 
     #[test]

@@ -145,13 +145,15 @@ fn run<L: Launch, F: Future<Output = Result<(), Error>>>(
         Error::failed(format_args!("cannot {what}: {error}"), "the system may be short of threads or files")
     };
     output::detach_stderr().map_err(|error| cannot("start", &error))?;
-    log::start()?;
-    limits::raise_open_files();
-    let signals = Signals::listen().map_err(|error| cannot("handle signals", &error))?;
+    // Whatever fails from here on is told there, too.
     let output = Output::stdout(json).map_err(|error| cannot("start", &error))?;
-    let threads = thread::available_parallelism().map_or(1, usize::from);
-    let done = L::block_on(threads, |runtime| command(runtime, output.clone(), signals));
-    let done = done.map_err(|error| cannot("start", &error)).and_then(|done| done);
+    let done = log::start().and_then(|()| {
+        limits::raise_open_files();
+        let signals = Signals::listen().map_err(|error| cannot("handle signals", &error))?;
+        let threads = thread::available_parallelism().map_or(1, usize::from);
+        let done = L::block_on(threads, |runtime| command(runtime, output.clone(), signals));
+        done.map_err(|error| cannot("start", &error))?
+    });
     if let Err(error) = &done {
         output.failure(error);
     }

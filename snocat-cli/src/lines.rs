@@ -123,18 +123,27 @@ impl Shared {
     }
 }
 
-/// Like [`Write::write_all`], but patient with what does not block.
+/// Like [`Write::write_all`] and [`Write::flush`], but patient with what does not block.
 fn write_all(to: &mut impl Write, mut text: &[u8]) -> io::Result<()> {
     while !text.is_empty() {
-        match to.write(text) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(written) => text = text.get(written..).unwrap_or_default(),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(RETRY),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+        match patiently(|| to.write(text))? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            written => text = text.get(written..).unwrap_or_default(),
         }
     }
-    to.flush()
+    // The writer may have kept the end of it.
+    patiently(|| to.flush())
+}
+
+/// Tries again as long as a try would block.
+fn patiently<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match attempt() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(RETRY),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            done => return done,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -202,6 +211,24 @@ mod tests {
         let mut read = vec![0; text.len()];
         reader.read_exact(&mut read).unwrap();
         assert!(read == text && lines.flush(PATIENCE));
+    }
+
+    /// As stdout, which keeps the end of what was written to it.
+    #[test]
+    fn what_a_writer_keeps_is_flushed_as_patiently() {
+        let (mut reader, writer) = io::pipe().unwrap();
+        rustix::io::ioctl_fionbio(&writer, true).unwrap();
+        let writer = io::LineWriter::new(writer);
+        let lines = Lines::start("test", || Ok(writer), |count| format!("{count} dropped")).unwrap();
+        // A little more than the pipe takes.
+        let text = b"0123456789abcde\n".repeat((65_536 + 512) / 16);
+        lines.leave(&text);
+        assert!(!lines.flush(Duration::from_millis(200)), "some of it was not written");
+        let mut read = vec![0; text.len()];
+        reader.read_exact(&mut read[..65_536]).unwrap();
+        assert!(lines.flush(PATIENCE));
+        reader.read_exact(&mut read[65_536..]).unwrap();
+        assert!(read == text);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What a client authenticates with: its credentials, in an order of preference.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use snocat_driver::core::auth::{
@@ -13,6 +14,12 @@ use crate::methods::{Given, Method, Methods};
 use crate::token;
 
 impl ClientArgs {
+    /// The files that it reads.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &Path> {
+        let files = [&self.authority, &self.identity, &self.cert, &self.key, &self.token_file];
+        files.into_iter().flatten().map(PathBuf::as_path)
+    }
+
     /// The methods that it offers, the preferred ones first: what `--auth` says, else all credentials together.
     pub fn methods(&self) -> Methods {
         let given = self.given();

@@ -94,9 +94,14 @@ impl<T> Source<T> {
         self.closed
     }
 
-    /// Whether they can be read more than once, as no pipe can.
+    /// Those of them that cannot be read more than once, as no pipe can.
+    pub fn once_only(&self, watch: &Watch) -> impl Iterator<Item = &Path> {
+        self.paths.iter().filter(|path| !watch.watches(path)).map(PathBuf::as_path)
+    }
+
+    /// Whether all of them can be read more than once. What belongs together is read together.
     fn can_be_read_again(&self, watch: &Watch) -> bool {
-        self.paths.iter().all(|path| watch.watches(path))
+        self.once_only(watch).next().is_none()
     }
 
     /// How to read them again, if that is to be done: wherever it is asked.

@@ -278,6 +278,14 @@ fn what_a_list_revokes_is_not_accepted() {
     let both = vec![alice.chain[0].clone(), ca.certificate()];
     let judge = ClientAuthorities::new(both, vec![ca.revoke(&[1])]).unwrap().with_clock(Clock::at(2026));
     assert_eq!(refused(&judge, &alice), "the certificate was revoked (alice)");
+    // Whatever the client sends besides, and whether or not the authority is there.
+    let office = ca.intermediate("office");
+    let carol = office.issue(&numbered("carol", 3));
+    let lists = || vec![ca.revoke(&[]), office.revoke(&[3])];
+    for listed in [vec![carol.chain[0].clone(), ca.certificate()], vec![carol.chain[0].clone()]] {
+        let judge = ClientAuthorities::new(listed, lists()).unwrap().with_clock(Clock::at(2026));
+        assert_eq!(refused(&judge, &carol), "the certificate was revoked (carol)");
+    }
     let namesake = Authority::new("ca");
     let judge = trusting_but(&[&ca], vec![namesake.revoke(&[1])]);
     assert!(judge.judge(&alice.chain).is_err() && judge.judge(&bob.chain).is_err(), "a list that is forged");
@@ -291,6 +299,8 @@ fn a_newer_list_behind_an_older_one_is_not_overlooked() {
     lists(vec![ca.revoke(&[1]), other.revoke(&[1])]).unwrap();
     let broken = || CertificateRevocationListDer::from(vec![0]);
     assert!(matches!(lists(vec![broken(), broken()]), Err(TlsError::RevocationList(_))));
+    let listed = ca.issue(&client(&["alice"])).chain;
+    assert!(matches!(ClientAuthorities::new(listed, vec![broken()]), Err(TlsError::RevocationList(_))));
 }
 
 #[test]

@@ -262,6 +262,33 @@ fn descriptors_that_are_used_up_are_warned_of() {
     assert!(ended.stderr.contains("raise this process' limit of open files"), "{ended:?}");
 }
 
+/// Each visitor that goes makes room for one, and then it begins anew.
+#[test]
+fn a_server_whose_descriptors_are_used_up_warns_of_it_once_in_a_while() {
+    let began = Instant::now();
+    let (keys, ports) = (Keys::new(), free_ports(1));
+    let at = |name| text(&keys, name);
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n 40; exec \"$@\"", "sh", binary(), "server", "--json", "--ports", &ports]);
+    command.args(["--cert", &at("server.pub.pem"), "--key", &at("server.priv.pem")]);
+    command.args(["--token-file", &at("token"), "--quic", "127.0.0.1:0"]);
+    let mut server = Program::spawn(&mut command);
+    let quic = server.event("listening")["quic"].as_str().unwrap().parse().unwrap();
+    let mut client = keys.client(binary(), quic, echo(), &[]);
+    client.event("tunnel-up");
+    let port = bound_address(&client.event("bound"));
+    for _ in 0..4 {
+        let visitors = [(); 60].map(|()| TcpStream::connect_timeout(&port, PATIENCE).unwrap());
+        thread::sleep(Duration::from_millis(500));
+        drop(visitors);
+        thread::sleep(Duration::from_millis(500));
+    }
+    server.signal(Signal::TERM);
+    let ended = server.end();
+    let warnings = ended.stderr.matches("cannot take more visitors in").count() as u64;
+    assert!((1..=1 + began.elapsed().as_secs() / 10).contains(&warnings), "{ended:?}");
+}
+
 /// A target that takes one connection would be used up.
 #[test]
 fn the_target_is_connected_to_at_the_start_only_if_that_is_asked_for() {
@@ -382,4 +409,14 @@ fn a_program_learns_of_a_failure_as_of_events() {
     assert_eq!(failed["code"], json!(1));
     let ended = client.end();
     ended.failed_with(&["cannot read /nowhere", failed["error"].as_str().unwrap()]);
+}
+
+#[test]
+fn a_start_that_fails_because_of_the_environment_is_told_in_json_too() {
+    for binary in binaries() {
+        let mut command = Command::new(binary);
+        command.args(["client", "--driver", "127.0.0.1:1", "--target", "127.0.0.1:1", "--json"]);
+        let ended = Program::spawn_with_log(&mut command, "deubg").end();
+        assert_eq!((ended.code, ended.events()), (Some(2), vec!["failed".to_owned()]), "{ended:?}");
+    }
 }

@@ -17,9 +17,10 @@ use std::thread;
 use tempfile::TempDir;
 
 use crate::credentials::Authority;
+use crate::namespaces::Namespace;
 use crate::program::{Program, binaries};
 
-/// Set where the namespaces have been made.
+/// Set in the namespace that has been made.
 const INSIDE: &str = "SNOCAT_TEST_INSIDE";
 
 /// The names that examples have for this machine, and its addresses beside 127.0.0.1.
@@ -40,28 +41,15 @@ fn all_work_as_they_are_written() {
     if std::env::var_os(INSIDE).is_some() {
         return run_all();
     }
-    let made = namespaces(&["true".into()]).output();
-    if !made.as_ref().is_ok_and(|output| output.status.success()) {
-        assert!(std::env::var_os("CI").is_none(), "CI must be able to make namespaces: {made:?}");
-        println!("skipped: making network namespaces takes root, unshare and ip: {made:?}");
-        return;
-    }
-    let this = std::env::current_exe().unwrap().into_os_string();
-    let test = "examples::all_work_as_they_are_written".into();
-    let arguments = [this, test, "--exact".into(), "--nocapture".into()];
-    let output = namespaces(&arguments).env(INSIDE, "1").output().unwrap();
+    let Some(namespace) = Namespace::new() else { return };
+    let mut this = namespace.command(std::env::current_exe().unwrap());
+    this.args(["examples::all_work_as_they_are_written", "--exact", "--nocapture"]);
+    let output = this.env(INSIDE, "1").output().unwrap();
     assert!(output.status.success(), "{}", told(&output));
 }
 
-/// A command in namespaces of its own, where only the loopback device is, and that is up.
-fn namespaces(command: &[OsString]) -> Command {
-    let mut unshare = Command::new("unshare");
-    unshare.args(["--net", "--mount", "sh", "-c", "ip link set lo up && exec \"$@\"", "sh"]).args(command);
-    unshare
-}
-
 fn run_all() {
-    prepare_namespaces();
+    prepare_namespace();
     for binary in binaries() {
         first_page(binary);
         pages_of_commands(binary);
@@ -71,7 +59,7 @@ fn run_all() {
     }
 }
 
-fn prepare_namespaces() {
+fn prepare_namespace() {
     for address in ADDRESSES {
         succeeds(Command::new("ip").args(["address", "add", address, "dev", "lo"]));
     }

@@ -214,3 +214,43 @@ fn secrets_of_a_service_are_accepted_as_they_are_mounted() {
     }
     listens();
 }
+
+#[test]
+fn a_server_says_which_files_it_has_not_read_again() {
+    for binary in binaries() {
+        let keys = Keys::new();
+        let at = |name: &str| keys.at(name).to_str().unwrap().to_owned();
+        let (cert, key, ports) = (at("server.pub.pem"), at("server.priv.pem"), free_ports(1));
+        let mut shell = Command::new("bash");
+        shell.args(["-c", r#"exec "$0" "$@" --token-file <(cat "$TOKEN")"#, binary, "server", "--json"]);
+        shell.args(["--cert", &cert, "--key", &key, "--quic", "127.0.0.1:0", "--ports", &ports]);
+        let mut server = Program::spawn(shell.env("TOKEN", at("token")).env_remove("SSLKEYLOGFILE"));
+        server.event("listening");
+        server.signal(Signal::HUP);
+        let note = server.stderr_line();
+        assert!(note.contains("again, but not /dev/fd/") && note.contains("only once"), "{note}");
+    }
+}
+
+#[test]
+fn a_client_that_is_told_to_read_a_pipe_again_does_not_and_reads_again_when_it_can() {
+    for binary in binaries() {
+        let keys = Keys::new();
+        let (_server, driver) = keys.server(binary, &free_ports(1), &[]);
+        let mut client = keys.client(binary, driver, echo(), &[]);
+        client.event("tunnel-up");
+        let token = fs::read(keys.at("token")).unwrap();
+        let _writer = pipe_at(&keys.at("token"));
+        for _ in 0..2 {
+            client.signal(Signal::HUP);
+            let warning = client.stderr_line();
+            assert!(warning.starts_with("warning: ") && warning.contains("only once"), "{warning}");
+        }
+        fs::remove_file(keys.at("token")).unwrap();
+        fs::write(keys.at("token"), token).unwrap();
+        fs::set_permissions(keys.at("token"), PermissionsExt::from_mode(0o600)).unwrap();
+        client.signal(Signal::HUP);
+        let note = client.stderr_line();
+        assert!(note.contains("read the files again"), "{note}");
+    }
+}

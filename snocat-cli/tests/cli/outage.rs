@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::namespaces::{Networks, SERVER};
+use crate::namespaces::{Namespace, Networks, SERVER};
 use crate::program::{Keys, PATIENCE, Program, binaries, bound_address, echo, free_ports};
 
 /// As long as a router takes to dial in.
@@ -32,8 +32,8 @@ struct Scene {
 }
 
 impl Scene {
-    fn start(&self, host: &str, binary: &str, arguments: &[&str], files: &[(&str, &str)]) -> Program {
-        let mut command = self.networks.command(host, binary);
+    fn start(&self, host: &Namespace, binary: &str, arguments: &[&str], files: &[(&str, &str)]) -> Program {
+        let mut command = host.command(binary);
         command.args(arguments).arg("--json").env_remove("SSLKEYLOGFILE");
         for (option, file) in files {
             command.arg(option).arg::<&Path>(&self.keys.at(file));
@@ -44,7 +44,8 @@ impl Scene {
     fn server(&self, binary: &str, ports: &str) -> (Program, SocketAddr) {
         let quic = format!("{SERVER}:9090");
         let files = [("--cert", "server.pub.pem"), ("--key", "server.priv.pem"), ("--token-file", "token")];
-        let mut server = self.start("server", binary, &["server", "--quic", &quic, "--ports", ports], &files);
+        let arguments = ["server", "--quic", &quic, "--ports", ports];
+        let mut server = self.start(&self.networks.server, binary, &arguments, &files);
         server.event("listening");
         (server, quic.parse().unwrap())
     }
@@ -53,7 +54,7 @@ impl Scene {
         let (driver, target) = (driver.to_string(), target.to_string());
         let arguments = ["client", "--driver", &driver, "--san", "localhost", "--target", &target];
         let files = [("--authority", "server.pub.pem"), ("--token-file", "token")];
-        self.start("client", binary, &arguments, &files)
+        self.start(&self.networks.client, binary, &arguments, &files)
     }
 }
 
@@ -77,11 +78,11 @@ fn survives_outages(binary: &str) {
     let Some(networks) = Networks::new() else { return };
     let scene = Scene { networks, keys: Keys::new() };
     let (server, driver) = scene.server(binary, &free_ports(1));
-    let target = scene.networks.on("client", echo);
+    let target = scene.networks.client.on(echo);
     let mut client = scene.client(binary, driver, target);
     client.event("tunnel-up");
     let port = bound_address(&client.event("bound"));
-    let mut visitor = scene.networks.on("server", || TcpStream::connect_timeout(&port, PATIENCE).unwrap());
+    let mut visitor = scene.networks.server.on(|| TcpStream::connect_timeout(&port, PATIENCE).unwrap());
     visitor.set_read_timeout(Some(PATIENCE)).unwrap();
     for (name, fail, mend) in OUTAGES {
         println!("{binary}: {name}");

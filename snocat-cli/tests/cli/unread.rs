@@ -85,7 +85,29 @@ fn server(
     let (quic, ports) = (quic.to_string(), free_ports(2));
     let files = ["--cert", &cert, "--key", &key, "--token-file", &token];
     let places = ["--quic", &quic, "--ports", &ports];
-    Running::start(binary, &[&["server", "--json"][..], &files, &places].concat(), stdout, stderr)
+    let server =
+        Running::start(binary, &[&["server", "--json"][..], &files, &places].concat(), stdout, stderr);
+    wait_for_listener(&quic);
+    server
+}
+
+/// Waits until somebody listens at this UDP address. A client that comes before that gives up within a second.
+#[track_caller]
+fn wait_for_listener(address: &str) {
+    let deadline = Instant::now() + PATIENCE;
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    socket.connect(address).unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    loop {
+        // What is no QUIC is not answered, but for the system's word that nobody listens.
+        let _refused_before = socket.send(b"?");
+        match socket.recv(&mut [0; 64]) {
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => {}
+            _ => return,
+        }
+        assert!(Instant::now() < deadline, "nobody listens at {address}");
+        thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// Waits for a line that has this in it, and goes on reading in the background.

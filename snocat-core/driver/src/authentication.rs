@@ -47,8 +47,8 @@ pub trait AuthenticationHandler: Send + Sync + 'static {
     /// peer goes, the future is dropped.
     ///
     /// # Errors
-    /// It is not let in, nor is it if this panics. The reason goes to the log; the peer learns what everybody learns whose credentials are not
-    /// accepted.
+    /// The peer is not let in, nor is it if this panics. The reason goes to the log; the peer learns what everybody learns
+    /// whose credentials are not accepted.
     fn authenticate(
         &self,
         channel: &mut AuthenticationChannel,

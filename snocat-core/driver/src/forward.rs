@@ -18,6 +18,7 @@ use crate::copy::{copy_prepared, failed, first_bytes, prepare};
 use crate::router::out_of_descriptors;
 use crate::runtime::{KEEP_ALIVE, Runtime, TcpListener};
 use crate::sync::{Waiters, lock, wait};
+use crate::throttle::Throttle;
 use crate::tunnel::Tunnel;
 
 /// Pause after the descriptors have run out.
@@ -41,6 +42,7 @@ pub struct PortForwarder<R: Runtime> {
     ip: IpAddr,
     ports: RangeInclusive<u16>,
     keep_alive: Option<Duration>,
+    warnings: Arc<Throttle>,
     leases: Arc<Mutex<Leases<R>>>,
 }
 
@@ -48,7 +50,8 @@ impl<R: Runtime> PortForwarder<R> {
     /// Forwards ports of this range, both ends included, on this address.
     pub fn new(runtime: R, ip: IpAddr, ports: RangeInclusive<u16>) -> Self {
         let leases = Leases { holders: BTreeMap::new(), waiters: Waiters::default() };
-        Self { runtime, ip, ports, keep_alive: Some(KEEP_ALIVE), leases: Arc::new(Mutex::new(leases)) }
+        let (warnings, leases) = (Arc::default(), Arc::new(Mutex::new(leases)));
+        Self { runtime, ip, ports, keep_alive: Some(KEEP_ALIVE), warnings, leases }
     }
 
     /// Sets how long a visitor may be silent before the system asks whether it is still there; `None` has it never
@@ -74,9 +77,9 @@ impl<R: Runtime> PortForwarder<R> {
                         addresses: vec![address],
                         target: target.clone(),
                     };
-                    let keep_alive = self.keep_alive;
+                    let (keep_alive, warnings) = (self.keep_alive, self.warnings.clone());
                     self.runtime.spawn(async move {
-                        accept(runtime, listener, visited, target, keep_alive).await;
+                        accept(runtime, listener, visited, target, keep_alive, &warnings).await;
                         drop(lease);
                     });
                     on_bound(&bound);
@@ -286,6 +289,7 @@ async fn accept<R: Runtime>(
     tunnel: Tunnel<R>,
     target: RouteAddress,
     keep_alive: Option<Duration>,
+    warnings: &Throttle,
 ) {
     let mut exhausted = false;
     loop {
@@ -304,8 +308,11 @@ async fn accept<R: Runtime>(
             Some(Err(error)) if visitor_gone(&error) => futures_lite::future::yield_now().await,
             // Most likely the descriptors have run out, here or in the whole system.
             Some(Err(error)) => {
-                if !std::mem::replace(&mut exhausted, true) {
-                    tracing::warn!(%error, "cannot take more visitors in for now");
+                // Each visitor that goes lets one more in, and then it begins anew: on each port of each tunnel.
+                if !std::mem::replace(&mut exhausted, true)
+                    && let Some(left_out) = warnings.allows(runtime.now())
+                {
+                    tracing::warn!(left_out, %error, "cannot take more visitors in for now");
                 }
                 let pause = async {
                     runtime.sleep_until(runtime.now() + PAUSE).await;

@@ -8,7 +8,7 @@ use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, DnsName, U
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
-use rustls::{CertificateError, RootCertStore};
+use rustls::{CertRevocationListError, CertificateError, RootCertStore};
 use snocat_core::Escaped;
 use snocat_core::auth::{CertificateJudge, Grant, Proven};
 use webpki::{BorrowedCertRevocationList, CertRevocationList, EndEntityCert};
@@ -32,6 +32,8 @@ const MAX_URI: usize = 255;
 pub struct ClientAuthorities {
     issued: Option<Arc<dyn ClientCertVerifier>>,
     exactly: Exactly,
+    /// Those among them that a revocation list names.
+    revoked: Exactly,
     /// Checks the dates and purposes of those that are accepted exactly.
     listed: Option<Arc<dyn ClientCertVerifier>>,
     clock: Arc<dyn TimeProvider>,
@@ -60,19 +62,23 @@ impl ClientAuthorities {
     ) -> Result<Self, TlsError> {
         let Trusted { authorities, exactly } = Trusted::new(authorities)?;
         let mut scopes = BTreeSet::new();
-        // One that cannot be read is found out below.
-        for list in revocation_lists.iter().filter_map(|der| BorrowedCertRevocationList::from_der(der).ok()) {
+        let mut lists = Vec::new();
+        for der in &revocation_lists {
+            let list = BorrowedCertRevocationList::from_der(der).map_err(|_| damaged_list())?;
             let list = CertRevocationList::from(list);
             let scope = (list.issuer().to_vec(), list.issuing_distribution_point().map(<[u8]>::to_vec));
             if !scopes.insert(scope) {
                 return Err(TlsError::TwoLists);
             }
+            lists.push(list);
         }
+        let revoked = exactly.revoked_by(&lists).map_err(|_| damaged_list())?;
         let listed = verifier(exactly.as_anchors()?, Vec::new())?;
         let issued = verifier(authorities, revocation_lists)?;
         Ok(Self {
             issued,
             exactly,
+            revoked,
             listed,
             clock: Arc::new(DefaultTimeProvider),
             verdicts: Verdicts::default(),
@@ -97,15 +103,19 @@ impl ClientAuthorities {
             Some(verifier) => verifier.verify_client_cert(own, intermediates, now).map(drop),
             None => Err(CertificateError::UnknownIssuer.into()),
         };
-        let issued = check(&self.issued, intermediates);
-        let revoked = CertificateError::Revoked.into();
-        // What its own authority has revoked is not accepted, though it is listed.
-        if self.exactly.contains(own) && issued.as_ref() != Err(&revoked) {
+        // What a client sends besides its own certificate must not decide whether that is held against the lists.
+        if self.revoked.contains(own) {
+            Err(CertificateError::Revoked.into())
+        } else if self.exactly.contains(own) {
             ignore_the_issuer(check(&self.listed, &[]))
         } else {
-            issued
+            check(&self.issued, intermediates)
         }
     }
+}
+
+fn damaged_list() -> TlsError {
+    TlsError::RevocationList(CertRevocationListError::ParseError.into())
 }
 
 /// Accepts what these authorities have issued and not revoked. `None` without authorities.

@@ -4,13 +4,16 @@
 //! then issue certificates for other keys, and for longer. So a certificate without the CA bit is never an anchor: it is
 //! trusted exactly as it is, for its own names and dates.
 
+use std::time::UNIX_EPOCH;
+
 use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, RootCertStore};
+use webpki::{CertRevocationList, EndEntityCert};
 
-use super::{TlsError, is_authority, provider};
+use super::{TlsError, Validity, is_authority, provider};
 
 /// Certificates, apart by what they may vouch for.
 #[derive(Debug)]
@@ -61,6 +64,21 @@ impl Exactly {
         Ok(anchors)
     }
 
+    /// Those that one of these lists names, and its issuer has made. Whoever trusts the certificates trusts the lists,
+    /// whose signatures are not checked here: the issuer need not be known.
+    pub(super) fn revoked_by(&self, lists: &[CertRevocationList<'_>]) -> Result<Self, webpki::Error> {
+        let mut revoked = Self::default();
+        for certificate in &self.0 {
+            let parsed = EndEntityCert::try_from(certificate)?;
+            for list in lists.iter().filter(|list| list.issuer() == parsed.issuer()) {
+                if list.find_serial(parsed.serial())?.is_some() {
+                    revoked.0.push(certificate.clone());
+                }
+            }
+        }
+        Ok(revoked)
+    }
+
     /// Checks a server's certificate that is [among them](Self::contains): its dates, its purpose and its names.
     pub(super) fn verify_server(
         &self,
@@ -95,15 +113,11 @@ fn may_issue(certificate: &CertificateDer<'_>) -> bool {
     let Ok(parsed) = ParsedCertificate::try_from(certificate) else { return true };
     let algorithms = provider().signature_verification_algorithms;
     let nobody = RootCertStore::empty();
-    let check = |now| verify_server_cert_signed_by_trust_anchor(&parsed, &nobody, &[], now, algorithms.all);
     // webpki looks at the dates first, so it is asked for a moment when the certificate is valid.
-    let mut result = check(UnixTime::since_unix_epoch(std::time::Duration::ZERO));
-    if let Err(rustls::Error::InvalidCertificate(CertificateError::NotValidYetContext {
-        not_before, ..
-    })) = result
-    {
-        result = check(not_before);
-    }
+    let valid =
+        Validity::of(certificate).and_then(|validity| validity.not_before.duration_since(UNIX_EPOCH).ok());
+    let now = UnixTime::since_unix_epoch(valid.unwrap_or_default());
+    let result = verify_server_cert_signed_by_trust_anchor(&parsed, &nobody, &[], now, algorithms.all);
     matches!(result, Err(rustls::Error::InvalidCertificate(error)) if is_authority(&error))
 }
 
