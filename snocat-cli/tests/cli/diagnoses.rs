@@ -158,7 +158,7 @@ fn files_that_are_something_else_say_what_they_are() {
     }
     let swapped = ["server", "--cert", &at("server.priv.pem"), "--key", &at("server.pub.pem")];
     run(binary(), [&swapped[..], &["--auth", "none"]].concat())
-        .failed_with(&["holds no certificate, but a private key"]);
+        .failed_with(&["holds no certificate, but a private key", "give the .pub.pem file"]);
 
     private(&at("keys"), &format!("name=\"web\" {}", fs::read_to_string(at("key.pub")).unwrap()));
     run(binary(), [&tls[..], &["--authorized-keys", &at("keys")]].concat())
