@@ -287,6 +287,7 @@ fn a_server_whose_descriptors_are_used_up_warns_of_it_once_in_a_while() {
     let ended = server.end();
     let warnings = ended.stderr.matches("cannot take more visitors in").count() as u64;
     assert!((1..=1 + began.elapsed().as_secs() / 10).contains(&warnings), "{ended:?}");
+    assert!(ended.stderr.contains("raise this process' limit of open files"), "{ended:?}");
 }
 
 /// A target that takes one connection would be used up.
