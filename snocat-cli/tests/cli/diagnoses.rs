@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "in a test a surprise is a failure")]
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
@@ -225,9 +225,12 @@ fn a_target_that_is_down_is_warned_of_when_visitors_come() {
         client.event("tunnel-up");
         let port = bound_address(&client.event("bound"));
         for _ in 0..5 {
-            let mut visitor = TcpStream::connect_timeout(&port, PATIENCE).unwrap();
-            visitor.set_read_timeout(Some(PATIENCE)).unwrap();
-            assert!(visitor.read(&mut [0]).is_err(), "it is reset");
+            // The reset may be there before the visitor learns that it is connected.
+            let read = TcpStream::connect_timeout(&port, PATIENCE).and_then(|mut visitor| {
+                visitor.set_read_timeout(Some(PATIENCE))?;
+                visitor.read(&mut [0])
+            });
+            assert_eq!(read.unwrap_err().kind(), ErrorKind::ConnectionReset);
         }
         client.signal(Signal::TERM);
         let ended = client.end();
