@@ -504,7 +504,8 @@ pub struct Format {
     /// tunnel-up {tunnel, remote, method, identity}, bound {tunnel, addresses,
     /// target}, tunnel-down {tunnel, reason}, strangers {admitted, authenticated, retried, ignored_total,
     /// ignored_source, refused, now, peak}, file-failed {file, problem, in_force}, file-read {file}, dropped {lines} where
-    /// events are missing that were not read in time, stopped, failed {error, code}.
+    /// events are missing that were not read in time, stopped, failed {error, code}. What is wrong with the command line
+    /// itself is told on stderr alone, with exit code 2.
     #[arg(long)]
     pub json: bool,
 }

@@ -17,12 +17,15 @@ use crate::{expiry, files, output};
 /// (RFC 9000 §8.1), and takes one more round trip.
 const LONG_CHAIN: usize = 3000;
 
+/// What to do when the server's certificate cannot be used.
+const SERVER_CERTIFICATE: &str = "give the .pub.pem file that `snocat cert PATH` makes, or a chain in PEM";
+
 /// What the server shows: the certificate chain and key in two files.
 ///
 /// # Errors
 /// A file cannot be read or does not hold what it should, or the two do not belong together.
 pub fn server(certificate: &Path, key: &Path) -> Result<ServerTls, Error> {
-    let (chain, key_der) = identity(certificate, key, "make one with `snocat cert PATH`")?;
+    let (chain, key_der) = identity(certificate, key, SERVER_CERTIFICATE)?;
     let tls =
         ServerTls::new(chain, key_der, key_log()).map_err(|error| unusable(certificate, key, &error))?;
     warn_of_length(&tls);
@@ -42,7 +45,7 @@ pub fn server(certificate: &Path, key: &Path) -> Result<ServerTls, Error> {
 /// # Errors
 /// As [`server`]. Then what was shown before stays.
 pub fn replace(tls: &ServerTls, certificate: &Path, key: &Path) -> Result<(), Error> {
-    let (chain, key_der) = identity(certificate, key, "make one with `snocat cert PATH`")?;
+    let (chain, key_der) = identity(certificate, key, SERVER_CERTIFICATE)?;
     let before = tls.chain_bytes();
     tls.replace(chain, key_der).map_err(|error| unusable(certificate, key, &error))?;
     if tls.chain_bytes() != before {

@@ -166,9 +166,9 @@ mod tests {
             (format!("{A}\nCANARY world"), 2, "base64url"),
             (format!("restrict {A}"), 1, "base64url"),
             (format!("from=10.0.0.1 {A}"), 1, "in quotes"),
-            (format!("a/b:{A}"), 1, "a tunnel name has"),
-            (format!(":{A}"), 1, "a tunnel name has"),
-            (format!("restrict alice:{A}"), 1, "a tunnel name has"),
+            (format!("a/b:{A}"), 1, "a name has"),
+            (format!(":{A}"), 1, "a name has"),
+            (format!("restrict alice:{A}"), 1, "a name has"),
             (format!("identity=\"a\" b:{A}"), 1, "which say the same"),
             (huge, 1, "base64url"),
         ];

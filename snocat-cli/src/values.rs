@@ -30,6 +30,9 @@ impl FromStr for HostPort {
         if let Some(port) = text.strip_prefix(':') {
             return Err(format!("there is no host before the port: give one, such as localhost:{port}"));
         }
+        if let Some((scheme, rest)) = text.split_once("://") {
+            return Err(format!("leave out `{scheme}://`: give a host and a port alone{}", such_as(rest)));
+        }
         let (host, port) = text
             .rsplit_once(':')
             .filter(|(host, port)| !host.is_empty() && !port.ends_with(']'))
@@ -37,10 +40,18 @@ impl FromStr for HostPort {
         let port = port_number(port)?;
         let host = match host.strip_prefix('[').map(|rest| rest.strip_suffix(']')) {
             Some(Some(address)) if address.contains('%') => return Err(zone(address)),
-            Some(address) => address
-                .and_then(|address| address.parse::<Ipv6Addr>().ok())
-                .ok_or_else(|| format!("`{host}` is not an IPv6 address in brackets"))?
-                .to_string(),
+            Some(address) => {
+                let address = address
+                    .and_then(|address| address.parse::<Ipv6Addr>().ok())
+                    .ok_or_else(|| format!("`{host}` is not an IPv6 address in brackets"))?;
+                if address.is_unicast_link_local() {
+                    return Err(format!(
+                        "`{address}` is a link-local address, which needs an interface, and that is not supported: give \
+                         another address, or a name"
+                    ));
+                }
+                address.to_string()
+            }
             None if is_host(host) => host.to_owned(),
             None if host.contains('%') => return Err(zone(host)),
             None if !host.is_ascii() => {
@@ -86,8 +97,17 @@ fn without_brackets(text: &str) -> Option<String> {
 /// What to say of a link-local address with its interface.
 fn zone(text: &str) -> String {
     format!(
-        "`{text}` names an interface behind `%`, which is not supported: give an address without, or a name"
+        "`{text}` names an interface behind `%`, which is not supported: give an address that is not link-local, or a name"
     )
+}
+
+/// The host and port of a URL, as an example, if that has both.
+fn such_as(url: &str) -> String {
+    let authority = url.split('/').next().unwrap_or_default();
+    match authority.parse::<HostPort>() {
+        Ok(host) => format!(", such as {host}"),
+        Err(_) => String::new(),
+    }
 }
 
 /// A port that can be connected to.
@@ -309,7 +329,10 @@ mod tests {
             ("host:0", "1 to 65535"),
             ("host:65536", "1 to 65535"),
             ("host:http", "1 to 65535"),
-            ("http://host:80", "neither"),
+            ("http://host:80", "leave out `http://`: give a host and a port alone, such as host:80"),
+            ("https://host:80/path", "such as host:80"),
+            ("http://host", "give a host and a port alone"),
+            ("[fe80::1]:22", "link-local"),
             ("a..b:80", "neither"),
             ("user@host:80", "neither"),
             ("[host]:80", "brackets"),

@@ -36,7 +36,7 @@ pub fn read(path: &Path) -> Result<KeyFile<AuthorizedKey>, Error> {
         Some(what @ "a private key") => {
             return Err(Error::failed(
                 format_args!("{} holds {what}", path.display()),
-                "leave it on its client, and give the public one: the file with .pub",
+                "it stays where it was made; give the public key of a client: the file with .pub",
             ));
         }
         Some(what @ "a certificate") => {
@@ -142,10 +142,8 @@ mod tests {
     #[test]
     fn wrong_lines_are_named_and_not_shown() {
         let rsa = "AAAAB3NzaC1yc2EAAAADAQABAAAAQQDC";
-        let twice = format!("ssh-ed25519 {A} a\nidentity=\"b\",expires=\"1970-01-01\" ssh-ed25519 {A} b");
         let huge = format!("ssh-ed25519 {A}{}", "A".repeat(1 << 20));
         for (text, line, hint) in [
-            (twice.as_bytes(), 2, "this is the key of line 1 again"),
             (format!("# c\n\nssh-rsa {rsa} CANARY").as_bytes(), 3, "only ssh-ed25519 keys are taken"),
             (format!(r#"names="a" ssh-rsa {rsa}"#).as_bytes(), 1, "only ssh-ed25519 keys are taken"),
             (format!("ssh-ed25519 {rsa}").as_bytes(), 1, "the key is damaged"),
@@ -171,6 +169,9 @@ mod tests {
             assert!(error.ends_with("`snocat keygen PATH`"), "{error}");
             assert!(!error.contains("CANARY") && !error.contains("AAAA"), "{error}");
         }
+        let twice = format!("ssh-ed25519 {A} a\nidentity=\"b\",expires=\"1970-01-01\" ssh-ed25519 {A} b");
+        let error = parse(twice.as_bytes()).unwrap_err().to_string();
+        assert!(error.starts_with("keys, line 2: this is the key of line 1 again; "), "{error}");
     }
 
     #[test]

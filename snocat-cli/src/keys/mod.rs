@@ -55,8 +55,8 @@ impl<T: Clone> KeyFile<T> {
         form: &str,
         read: impl Fn(&str) -> Result<Said<T, I>, String>,
     ) -> Result<Self, Error> {
-        let Parsed { entries, shared } = parse(contents, read).map_err(|(line, what)| {
-            Error::failed(format_args!("{}, line {line}: {what}", path.display()), form)
+        let Parsed { entries, shared } = parse(contents, read).map_err(|Wrong { line, what, advice }| {
+            Error::failed(format_args!("{}, line {line}: {what}", path.display()), advice.unwrap_or(form))
         })?;
         for (first, second) in shared {
             tracing::warn!(
@@ -128,18 +128,26 @@ struct Parsed<T> {
     shared: Vec<(usize, usize)>,
 }
 
-/// What the file says, or the number of the line that is wrong and what is wrong with it.
+/// What is wrong with a line.
+struct Wrong {
+    line: usize,
+    what: String,
+    /// What to do, if it does not help to know what a line looks like.
+    advice: Option<&'static str>,
+}
+
+/// What the file says, or what is wrong with it.
 fn parse<T, I: Ord>(
     contents: &[u8],
     read: impl Fn(&str) -> Result<Said<T, I>, String>,
-) -> Result<Parsed<T>, (usize, String)> {
+) -> Result<Parsed<T>, Wrong> {
     // Some editors put a byte order mark there, which nobody sees.
     let contents = contents.strip_prefix(b"\xef\xbb\xbf").unwrap_or(contents);
     let mut parsed = Parsed { entries: Vec::new(), shared: Vec::new() };
     let mut seen = BTreeMap::new();
     let mut holders = BTreeMap::new();
     for (number, line) in (1..).zip(contents.split(|byte| *byte == b'\n')) {
-        let wrong = |what: &str| (number, what.to_owned());
+        let wrong = |what: &str| Wrong { line: number, what: what.to_owned(), advice: None };
         let line = str::from_utf8(line).map_err(|_| wrong("this is not UTF-8 text"))?.trim();
         if line.is_empty() || line.starts_with('#') {
             continue;
@@ -147,9 +155,10 @@ fn parse<T, I: Ord>(
         if line.contains(|character: char| character.is_control() && character != '\t') {
             return Err(wrong("there is a control character in it"));
         }
-        let Said { id, identity, expires, credential } = read(line).map_err(|what| (number, what))?;
+        let Said { id, identity, expires, credential } = read(line).map_err(|what| wrong(&what))?;
         if let Some(first) = seen.insert(id, number) {
-            return Err((number, format!("this is the key of line {first} again")));
+            let what = format!("this is the key of line {first} again");
+            return Err(Wrong { line: number, what, advice: Some("take one of the two lines out") });
         }
         if let Some(identity) = identity {
             let first = *holders.entry(identity).or_insert(number);
@@ -221,7 +230,6 @@ mod tests {
         let huge = [&b"a\nCANARY"[..], &b"x".repeat(1 << 20), b"\0"].concat();
         for (contents, line, hint) in [
             (&b"a\n\n# c\nwrong"[..], 4, "it is wrong"),
-            (b"a\r\nb\r\na 7\r\n", 3, "the key of line 1 again"),
             (b"a\nCANARY\0b", 2, "control character"),
             (b"CANARY\rb", 1, "control character"),
             (b"CANARY\x1b[2J", 1, "control character"),
@@ -233,5 +241,7 @@ mod tests {
             assert!(error.contains(hint) && error.ends_with("; a line is NAME"), "{error}");
             assert!(!error.contains("CANARY"), "{error}");
         }
+        let twice = file(b"a\r\nb\r\na 7\r\n").unwrap_err().to_string();
+        assert_eq!(twice, "keys, line 3: this is the key of line 1 again; take one of the two lines out");
     }
 }

@@ -5,6 +5,7 @@ use std::collections::btree_map::Entry;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU64;
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex};
 use std::task::Waker;
@@ -312,7 +313,15 @@ async fn accept<R: Runtime>(
                 if !std::mem::replace(&mut exhausted, true)
                     && let Some(left_out) = warnings.allows(runtime.now())
                 {
-                    tracing::warn!(left_out, %error, "cannot take more visitors in for now");
+                    let advice = if out_of_descriptors(&error) {
+                        "; raise this process' limit of open files"
+                    } else {
+                        ""
+                    };
+                    tracing::warn!(
+                        left_out = NonZeroU64::new(left_out),
+                        "cannot take more visitors in for now: {error}{advice}"
+                    );
                 }
                 let pause = async {
                     runtime.sleep_until(runtime.now() + PAUSE).await;

@@ -5,6 +5,7 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroU64;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -144,7 +145,10 @@ async fn dial_and_copy<R: Runtime>(
             if waited >= SLOW
                 && let Some(left_out) = warnings.allows(runtime.now())
             {
-                tracing::warn!(left_out, "a visitor waits in vain: {target} does not answer");
+                tracing::warn!(
+                    left_out = NonZeroU64::new(left_out),
+                    "a visitor waits in vain: {target} does not answer"
+                );
             }
         }
         Some(Err(refusal)) => {
@@ -154,7 +158,10 @@ async fn dial_and_copy<R: Runtime>(
                     Code::BUSY => "; raise this process' limit of open files",
                     _ => "",
                 };
-                tracing::warn!(left_out, "a visitor is turned away: {refusal}{advice}");
+                tracing::warn!(
+                    left_out = NonZeroU64::new(left_out),
+                    "a visitor is turned away: {refusal}{advice}"
+                );
             }
             offer.refuse(refusal);
         }

@@ -9,7 +9,7 @@ pub struct TunnelName(String);
 
 /// A text that is not a [`TunnelName`].
 #[derive(Copy, Clone, Eq, PartialEq, Debug, thiserror::Error)]
-#[error("a tunnel name has 1 to {} letters, digits, `.`, `_` and `-`", TunnelName::MAX_LEN)]
+#[error("a name has 1 to {} letters, digits, `.`, `_` and `-`", TunnelName::MAX_LEN)]
 pub struct NameError;
 
 impl TunnelName {
