@@ -72,6 +72,8 @@ pub fn main<L: Launch>() -> ExitCode {
 /// Prints what the command line comes to without a command: help, a version, or what is wrong with it.
 fn show(error: &clap::Error) -> ExitCode {
     match (error.print(), error.use_stderr()) {
+        // A pager that was closed has shown what was wanted.
+        (Err(io), false) if io.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         (Err(io), false) => {
             let error = output::cannot_write(&io);
             output::error(&error);

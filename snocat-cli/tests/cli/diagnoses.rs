@@ -88,6 +88,14 @@ fn help_says_the_name_of_the_program() {
     }
 }
 
+#[test]
+fn help_ends_quietly_with_its_reader() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = Command::new(binary()).args(["help", "server"]).stdout(writer).output().unwrap();
+    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]), "{output:?}");
+}
+
 /// Whatever it was to print.
 #[test]
 #[cfg(target_os = "linux")]
