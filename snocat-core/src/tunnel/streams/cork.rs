@@ -148,19 +148,11 @@ impl Tunnel {
 #[cfg(test)]
 #[cfg(feature = "sim")]
 mod tests {
-    use std::time::Instant;
 
+    use super::super::testing::with_a_stream;
     use super::*;
     use crate::Tunnel;
-    use crate::open::Header;
-    use crate::sim::{LinkConfig, Pair};
-
-    #[expect(clippy::disallowed_methods, reason = "any instant will do, to begin a simulation at")]
-    fn with_a_stream() -> (Pair, StreamId) {
-        let mut pair = Pair::connect(Instant::now(), 1, &LinkConfig::default()).unwrap();
-        let stream = pair.visit(&Header::forward("/tcp/80".parse().unwrap()), |_| Ok(())).unwrap();
-        (pair, stream)
-    }
+    use crate::sim::Pair;
 
     fn server(pair: &mut Pair) -> &mut Tunnel {
         pair.world.tunnel_mut(pair.server, pair.server_tunnel).unwrap()

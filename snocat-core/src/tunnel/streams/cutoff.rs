@@ -139,16 +139,9 @@ mod tests {
 
     use bytes::Bytes;
 
+    use super::super::testing::with_a_stream;
     use super::*;
-    use crate::open::Header;
-    use crate::sim::{LinkConfig, Pair};
-
-    #[expect(clippy::disallowed_methods, reason = "any instant will do, to begin a simulation at")]
-    fn with_a_stream() -> (Pair, StreamId) {
-        let mut pair = Pair::connect(Instant::now(), 1, &LinkConfig::default()).unwrap();
-        let stream = pair.visit(&Header::forward("/tcp/80".parse().unwrap()), |_| Ok(())).unwrap();
-        (pair, stream)
-    }
+    use crate::sim::Pair;
 
     fn server(pair: &mut Pair) -> (Instant, &mut Tunnel) {
         (pair.world.now(), pair.world.tunnel_mut(pair.server, pair.server_tunnel).unwrap())

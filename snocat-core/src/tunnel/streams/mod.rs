@@ -24,6 +24,8 @@ mod front;
 mod gaps;
 mod serving;
 mod stalls;
+#[cfg(all(test, feature = "sim"))]
+mod testing;
 mod turns;
 
 use cork::Cork;
